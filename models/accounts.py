@@ -1,0 +1,424 @@
+"""Accounts: journeys and deals → credits, pipeline and what waits.
+
+The step of the accounts lane. A batch of reports is not applied at once: the credits
+that it may touch are taken back under the old state and booked anew under the new one,
+so that totals are always those of the state. An account that was merged into another,
+or whose domain another claimed, books nothing and hands everything on.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+from msgspec import UNSET
+
+from models.conversions import Cells, add_cells, credits_of, eligible, milestones_of, without_zeros
+from models.conversions import Credit as Credit
+from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
+from models.entity import Conflict, Contents, Outcome, reports
+from models.facts import ACCOUNT_CHANGES, AccountChange, Fact, decode
+from models.groups import Group
+from models.identity import Link
+from models.members import keep_smaller
+from models.reports import CLAIM, DEAL, KNOWN, TOUCH, Changes, Invite, Join, Message, Parts, Report, Rooted, pack, tag_of, under
+from models.rules import Rules
+from models.touches import Touch
+
+_CHANGE = "A"
+_BOOKED = KNOWN + TOUCH + DEAL
+_END_OF_TIME = 2**62
+_touch = msgspec.msgpack.Decoder(Touch).decode
+_deal = msgspec.msgpack.Decoder(Deal).decode
+_lead = msgspec.msgpack.Decoder(tuple[int, str]).decode
+_claim = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
+
+
+@dataclass
+class Totals:
+    """What a batch adds to the totals: cells, open deals by stage, what waits now or no more."""
+
+    cells: Cells = field(default_factory=dict)
+    pipeline: dict[str, list[int]] = field(default_factory=dict)
+    waiting: dict[str, str | None] = field(default_factory=dict)
+    newest: list[tuple[Touch, str, str]] = field(default_factory=list)
+
+    def add(self, other: "Totals") -> None:
+        """Add another change to this one."""
+        for cell, numbers in other.cells.items():
+            have = self.cells.get(cell)
+            self.cells[cell] = numbers if have is None else [a + b for a, b in zip(have, numbers, strict=True)]
+        for stage, counted in other.pipeline.items():
+            mine = self.pipeline.setdefault(stage, [0, 0])
+            self.pipeline[stage] = [mine[0] + counted[0], mine[1] + counted[1]]
+        self.waiting.update(other.waiting)
+        self.newest.extend(other.newest)
+
+    def without_zeros(self) -> "Totals":
+        """The same less what came to nothing."""
+        pipeline = {stage: numbers for stage, numbers in self.pipeline.items() if any(numbers)}
+        return Totals(without_zeros(self.cells), pipeline, self.waiting, self.newest)
+
+
+class Lead(NamedTuple):
+    """A person of the account, known since `at`."""
+
+    at: int
+    person: str
+
+
+class Booked(NamedTuple):
+    """A conversion with what its credits are computed from."""
+
+    conversion: Conversion
+    touches: list[Touch]
+    credits: list[Credit]
+
+
+class Journey:
+    """The account's touches in order of time, whole and by person."""
+
+    __slots__ = ("by_path", "touches")
+
+    def __init__(self) -> None:
+        self.touches: list[Touch] = []
+        self.by_path: dict[str, list[Touch]] = {}
+
+    def add(self, path: str, touch: Touch) -> None:
+        insort(self.touches, touch, key=_order)
+        insort(self.by_path.setdefault(path, []), touch, key=_order)
+
+    def remove(self, path: str, touch: Touch) -> None:
+        _remove(self.touches, touch)
+        _remove(self.by_path[path], touch)
+        if not self.by_path[path]:
+            del self.by_path[path]
+
+
+def _order(touch: Touch) -> tuple[int, str]:
+    return touch.order
+
+
+def _remove(touches: list[Touch], touch: Touch) -> None:
+    del touches[touches.index(touch, bisect_left(touches, touch.order, key=_order))]
+
+
+class _Change(NamedTuple):
+    """What a batch changes: persons by path, deals by part name, times of touches."""
+
+    changes: Changes
+    paths: set[str]
+    deals: set[str]
+    times: list[int]
+
+
+class Account:
+    """One account: its people's touches, its deals, and what they earned."""
+
+    __slots__ = (
+        "_conversions", "_dirty", "_group", "_links_changed", "_parent", "_pending", "_rules", "_told",
+        "deals", "journey", "leads", "name", "parts", "tag",
+    )  # fmt: skip
+
+    def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
+        self.name = name
+        self.tag = tag_of(f"account:{name}")
+        self.parts = parts
+        self._rules = rules
+        self._group = Group("account", name, parts, _END_OF_TIME)
+        self._pending: Changes = {}
+        self._dirty: Changes = {}
+        self._links_changed = False
+        self.journey = Journey()
+        self.leads: dict[str, Lead] = {}
+        self.deals: dict[str, Deal] = {}
+        self._conversions: dict[str, list[Conversion]] = {}
+        for part, value in parts.items():
+            self._index(part, None, value)
+        self._parent = self._target()
+        self._told = self._claims()
+
+    # --- facts and reports in -------------------------------------------------------
+
+    def apply(self, topic: str, fact: Fact) -> Conflict | None:
+        """Take an account change."""
+        if not isinstance(fact, AccountChange):
+            raise TypeError(f"no fact of an account: {fact!r}")
+        name = f"{_CHANGE}:{fact.id}"
+        conflict = keep_smaller(self.parts, name, fact.raw, ACCOUNT_CHANGES, fact.id, self._read)
+        self._dirty[name] = self.parts[name]
+        self._links_changed = True
+        return conflict
+
+    def receive(self, message: Message) -> None:
+        """Take a report of a person, deal or merged account; or the group's."""
+        match message:
+            case Report():
+                self._hold(message)
+            case Invite() | Join() | Rooted():
+                self._group.receive(message)
+            case _:
+                raise TypeError(f"no message to an account: {message!r}")
+
+    def _hold(self, report: Report) -> None:
+        for name, value in report.changes.items():
+            mine = under(report.tag, name)
+            if name[0] == CLAIM:
+                self._dirty[mine] = value
+                self._links_changed = True
+                _put(self.parts, mine, value)
+            else:
+                self._pending[mine] = value
+
+    # --- the state and its indexes --------------------------------------------------
+
+    def _index(self, name: str, old: bytes | None, new: bytes | None) -> None:
+        match name[0]:
+            case "t":
+                self._index_touch(_path(name), old, new)
+            case "k":
+                self.leads.pop(_path(name), None)
+                if new is not None:
+                    self.leads[_path(name)] = Lead(*_lead(new))
+            case "d":
+                self.deals.pop(name, None)
+                self._conversions.pop(name, None)
+                if new is not None:
+                    deal = self.deals[name] = _deal(new)
+                    self._conversions[name] = conversions_of(deal, self._rules)
+
+    def _index_touch(self, path: str, old: bytes | None, new: bytes | None) -> None:
+        if old is not None:
+            self.journey.remove(path, _touch(old))
+        if new is not None:
+            self.journey.add(path, _touch(new))
+
+    def person_of(self, path: str) -> str | None:
+        """The person whose touches carry this path: the longest lead path that begins it."""
+        lead = self._lead_path(path)
+        return None if lead is None else self.leads[lead].person
+
+    def _lead_path(self, path: str) -> str | None:
+        return next((path[:length] for length in (8, 16) if path[:length] in self.leads), None)
+
+    def _person_touches(self, lead_path: str) -> list[Touch]:
+        lists = [touches for path, touches in self.journey.by_path.items() if path.startswith(lead_path)]
+        return lists[0] if len(lists) == 1 else sorted((touch for each in lists for touch in each), key=_order)
+
+    @property
+    def first_lead(self) -> int | None:
+        """The earliest lead moment of the account's people."""
+        return min((lead.at for lead in self.leads.values()), default=None)
+
+    # --- credits --------------------------------------------------------------------
+
+    def lead_credits(self, path: str) -> Booked:
+        """The `lead` conversion of the person with this path."""
+        lead = self.leads[path]
+        conversion = Conversion("lead", lead.person, lead.at, 0)
+        touches = eligible(self._person_touches(path), "lead", lead.at, self._rules)
+        milestones = milestones_of("lead", lead.at, lead.at, None, None)
+        return Booked(conversion, touches, credits_of(conversion, lead.at, touches, milestones, self._rules))
+
+    def deal_credits(self, name: str, conversion: Conversion) -> Booked:
+        """The credits of one conversion (or refund) of the deal kept as `name`."""
+        deal, kind = self.deals[name], conversion.kind
+        won = won_at(deal, self._rules)
+        at = won if kind == "refund" and won is not None else conversion.at
+        touches = eligible(self.journey.touches, "won" if kind == "refund" else kind, at, self._rules)
+        milestones = milestones_of(kind, at, self.first_lead, deal.created_at, won)
+        return Booked(conversion, touches, credits_of(conversion, at, touches, milestones, self._rules))
+
+    def _window(self, name: str, conversion: Conversion) -> tuple[int, int]:
+        kind, at = conversion.kind, conversion.at
+        if kind == "refund":
+            kind, at = "won", won_at(self.deals[name], self._rules) or at
+        return at - self._rules.lookback[kind], at
+
+    def _book(self, totals: Totals, change: _Change, sign: int, every_deal: bool) -> None:
+        """Add or take back all that the change can touch, as the state now stands."""
+        for path in {self._lead_path(path) for path in change.paths}:
+            if path is not None:
+                booked = self.lead_credits(path)
+                add_cells(totals.cells, booked.conversion, booked.credits, sign, self._rules)
+        for name, conversions in self._conversions.items():
+            for conversion in conversions:
+                if every_deal or name in change.deals or self._touched(name, conversion, change.times):
+                    self._book_deal(totals, name, conversion, sign)
+        for name in change.deals & self.deals.keys():
+            _book_state(totals, self.deals[name], self._conversions[name], sign, self._rules)
+
+    def _touched(self, name: str, conversion: Conversion, times: list[int]) -> bool:
+        if not times:
+            return False
+        begin, end = self._window(name, conversion)
+        return any(begin <= at <= end for at in times)
+
+    def _book_deal(self, totals: Totals, name: str, conversion: Conversion, sign: int) -> None:
+        if conversion.amount is not None:
+            credits = self.deal_credits(name, conversion).credits
+            add_cells(totals.cells, conversion, credits, sign, self._rules)
+
+    def totals(self) -> Totals:
+        """All that the account's state comes to, as though booked at once."""
+        totals = Totals()
+        self._book(totals, _Change({}, set(self.leads), set(self.deals), []), 1, True)
+        return totals
+
+    # --- one batch ------------------------------------------------------------------
+
+    def flush(self) -> tuple[Outcome, Totals]:
+        """Apply what was received: storage changes, messages, and what totals change by."""
+        if self._links_changed:
+            self._group.link(self._links())
+        changes, messages = self._group.flush()
+        totals = Totals()
+        applied = self._apply(totals)
+        messages.extend(self._pass_on(applied))
+        claims = self._claims() if self._links_changed else self._told
+        messages.extend(reports(self._told, claims, self.tag))
+        outcome = Outcome({**self._dirty, **changes, **applied}, messages)
+        self._pending, self._dirty, self._links_changed, self._told = {}, {}, False, claims
+        return outcome, totals
+
+    def _target(self) -> str:
+        root = self._group.root.id
+        return "" if root == self.name else f"account:{root}"
+
+    def _apply(self, totals: Totals) -> Changes:
+        """Turn the old state into the new one, credits with it; returns what really changed."""
+        pending = {name: value for name, value in self._pending.items() if self.parts.get(name) != value}
+        was_booking, books = not self._parent, not self._target()
+        if not was_booking and not books:
+            self._replace(pending)
+            return pending
+        change = self._change(pending) if was_booking == books else self._everything(pending)
+        before = self.first_lead
+        after = self._first_lead_after(pending)
+        if was_booking:
+            self._book(totals, change, -1, every_deal=before != after or not books)
+        self._replace(pending)
+        if books:
+            self._book(totals, change, 1, every_deal=before != after or not was_booking)
+            totals.newest.extend(self._added(pending))
+        return pending
+
+    def _change(self, pending: Changes) -> _Change:
+        paths = {_path(name) for name in pending if name[0] in TOUCH + KNOWN}
+        deals = {name for name in pending if name[0] == DEAL}
+        times = [_touch(value).at for name in pending if name[0] == TOUCH for value in (self.parts.get(name), pending[name]) if value]
+        return _Change(pending, paths, deals, times)
+
+    def _everything(self, pending: Changes) -> _Change:
+        names = {**self.parts, **pending}
+        paths = {_path(name) for name in names if name[0] == KNOWN}
+        return _Change(pending, paths, {name for name in names if name[0] == DEAL}, [])
+
+    def _first_lead_after(self, pending: Changes) -> int | None:
+        changed = {_path(name): value for name, value in pending.items() if name[0] == KNOWN}
+        if not changed:
+            return self.first_lead
+        moments = [lead.at for path, lead in self.leads.items() if path not in changed]
+        moments += [_lead(value)[0] for value in changed.values() if value is not None]
+        return min(moments, default=None)
+
+    def _replace(self, pending: Changes) -> None:
+        for name, value in pending.items():
+            self._index(name, self.parts.get(name), value)
+            _put(self.parts, name, value)
+
+    def _added(self, pending: Changes) -> Iterator[tuple[Touch, str, str]]:
+        for name, value in pending.items():
+            if name[0] == TOUCH and value is not None:
+                yield _touch(value), self.person_of(_path(name)) or "", self.name
+
+    def _pass_on(self, applied: Changes) -> Iterator[Message]:
+        """Hand everything to the account this one was merged into, or take it back from there."""
+        parent = self._target()
+        passed: Changes = {name: value for name, value in applied.items() if name[0] in _BOOKED}
+        if parent != self._parent:
+            held: Changes = {name: value for name, value in self.parts.items() if name[0] in _BOOKED}
+            if self._parent:
+                yield Report(self._parent, self.tag, dict.fromkeys({**held, **passed}))
+            passed = held
+            self._parent = parent
+        if parent and passed:
+            yield Report(parent, self.tag, passed)
+
+    # --- who it belongs to ----------------------------------------------------------
+
+    def _read(self, raw: bytes) -> AccountChange:
+        fact = decode(ACCOUNT_CHANGES, raw, _END_OF_TIME, self._rules.settings)
+        assert isinstance(fact, AccountChange)
+        return fact
+
+    def _facts(self) -> list[AccountChange]:
+        facts = (self._read(value) for name, value in self.parts.items() if name[0] == _CHANGE)
+        return sorted(facts, key=lambda fact: (fact.at, fact.id))
+
+    def _links(self) -> Iterator[Link]:
+        merged = latest(self._facts(), "merged_into")
+        if merged is not None and merged.merged_into != self.name:
+            yield Link(merged.at, merged.id, self.name, str(merged.merged_into))
+        for name, value in self.parts.items():
+            if name[0] == CLAIM:
+                at, message, claimant = _claim(value)
+                yield Link(at, message, self.name, claimant)
+
+    def _claims(self) -> Contents:
+        claim = latest(self._facts(), "domains")
+        if claim is None:
+            return {}
+        value = pack((claim.at, claim.id, self.name))
+        domains = claimed(claim, self._rules) - {self.name}
+        return {f"account:{domain}": {f"{CLAIM}:": value} for domain in domains}
+
+
+def claimed(claim: AccountChange, rules: Rules) -> set[str]:
+    """The registrable domains that an account change claims."""
+    names = claim.domains or ()
+    return {rules.registrable(name) or name.strip().lower() for name in names} if claim.domains is not UNSET else set()
+
+
+def latest(facts: Iterable[AccountChange], field: str) -> AccountChange | None:
+    """The latest fact that carries the field, None where that clears it."""
+    carrying = [fact for fact in facts if getattr(fact, field) is not UNSET]
+    last = max(carrying, key=lambda fact: (fact.at, fact.id), default=None)
+    return last if last is not None and getattr(last, field) is not None else None
+
+
+def _put(parts: Parts, name: str, value: bytes | None) -> None:
+    if value is None:
+        parts.pop(name, None)
+    else:
+        parts[name] = value
+
+
+def _path(name: str) -> str:
+    return name[1 : name.index(":")]
+
+
+def _book_state(totals: Totals, deal: Deal, conversions: list[Conversion], sign: int, rules: Rules) -> None:
+    """The deal's place in the pipeline, and what of it waits."""
+    for entry, reason in waiting_of(deal, conversions, rules).items():
+        totals.waiting[entry] = reason if sign > 0 else None
+    amount = open_amount(deal, rules) if is_open(deal, rules) else None
+    if amount is not None:
+        numbers = totals.pipeline.setdefault(deal.stage or "(none)", [0, 0])
+        numbers[0] += sign
+        numbers[1] += sign * amount
+
+
+def waiting_of(deal: Deal, conversions: Iterable[Conversion], rules: Rules) -> dict[str, str]:
+    """What of the deal is not booked yet, and why."""
+    waits = {
+        f"{each.kind}:{each.id}": f"no rate from {each.currency} to {rules.settings.currency}"
+        for each in conversions
+        if each.amount is None
+    }
+    if is_open(deal, rules) and open_amount(deal, rules) is None:
+        waits[f"pipeline:{deal.id}"] = f"no rate from {deal.currency} to {rules.settings.currency}"
+    if not deal.deleted and won_at(deal, rules) is None:
+        waits.update({f"refund:{deal.id}/{each.id}": "the deal is not won" for each in deal.refunds})
+    return waits

@@ -1,0 +1,145 @@
+"""Which share of a conversion each touch earned, under every model side by side.
+
+A model is a function from a `Path` (the eligible touches in order, with the places of
+the milestones) to exact integer weights; `None` says that no position of it exists.
+Money and counts are apportioned by the weights to the unit.
+"""
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from functools import lru_cache
+from math import lcm
+from typing import NamedTuple
+
+MILLION = 1_000_000
+"""A conversion's count, in millionths."""
+
+
+class Path(NamedTuple):
+    """What position models see of a conversion's `n` eligible touches, oldest first.
+
+    Each place is the number of the touch that holds the milestone, None where the
+    milestone does not exist or no eligible touch stands at or before it.
+    """
+
+    n: int
+    last_non_direct: int
+    lead: int | None
+    opportunity: int | None
+    close: int | None
+
+
+Weights = tuple[int, ...]
+
+
+def apportion(amount: int, weights: Sequence[int]) -> list[int]:
+    """Share `amount` minor units in proportion to `weights`; the shares add up to it.
+
+    Shares are rounded down; the units left over go one each to the largest fractions,
+    the earlier touch first on a tie. The sign is put back at the end.
+    Source: largest-remainder (Hamilton) method.
+
+    >>> apportion(100_000, [1, 1, 1])
+    [33334, 33333, 33333]
+    """
+    total = sum(weights)
+    quotients = [divmod(abs(amount) * weight, total) for weight in weights]
+    shares = [share for share, _ in quotients]
+    left_over = abs(amount) - sum(shares)
+    by_fraction = sorted(range(len(weights)), key=lambda number: -quotients[number][1])
+    for number in by_fraction[:left_over]:
+        shares[number] += 1
+    return [-share for share in shares] if amount < 0 else shares
+
+
+def _only(path: Path, place: int | None) -> Weights | None:
+    return None if place is None else tuple(int(number == place) for number in range(path.n))
+
+
+def _positions(path: Path, named: Sequence[tuple[int | None, int]], rest: int) -> Weights | None:
+    """Named positions with their weights; `rest` is shared by the touches that hold none.
+
+    What a missing position would have goes to the other named ones in proportion; so
+    does the rest when every touch holds a position. A touch collects all it holds.
+    """
+    held = [(place, Fraction(weight)) for place, weight in named if place is not None]
+    if not held:
+        return None
+    others = set(range(path.n)) - {place for place, _ in held}
+    to_named = Fraction(sum(weight for _, weight in named) + (0 if others else rest))
+    scale = to_named / sum(weight for _, weight in held)
+    shares = [Fraction(0)] * path.n
+    for place, weight in held:
+        shares[place] += weight * scale
+    for number in others:
+        shares[number] = Fraction(rest, len(others))
+    return _whole(shares)
+
+
+def _whole(shares: Sequence[Fraction]) -> Weights:
+    scale = lcm(*(share.denominator for share in shares))
+    return tuple(int(share * scale) for share in shares)
+
+
+def _position_based(path: Path) -> Weights | None:
+    return _positions(path, [(0, 40), (path.n - 1, 40)], 20)
+
+
+POSITION_MODELS: dict[str, Callable[[Path], Weights | None]] = {
+    "first_touch": lambda path: _only(path, 0),
+    "last_touch": lambda path: _only(path, path.n - 1),
+    "last_non_direct": lambda path: _only(path, path.last_non_direct),
+    "lead_creation": lambda path: _only(path, path.lead),
+    "opportunity_creation": lambda path: _only(path, path.opportunity),
+    "linear": lambda path: (1,) * path.n,
+    "position_based": _position_based,
+    "u_shaped": lambda path: _positions(path, [(0, 40), (path.lead, 40)], 20),
+    "w_shaped": lambda path: _positions(path, [(0, 30), (path.lead, 30), (path.opportunity, 30)], 10),
+    "full_path": lambda path: _positions(
+        path, [(0, 225), (path.lead, 225), (path.opportunity, 225), (path.close, 225)], 100
+    ),
+}
+MODELS = (*POSITION_MODELS, "time_decay")
+"""Every model's name, in the order in which totals keep them."""
+
+
+@lru_cache(maxsize=50_000)
+def position_shares(path: Path) -> tuple[tuple[Weights, Weights] | None, ...]:
+    """Per position model its weights, and the conversion's count apportioned by them."""
+    weights = (model(path) for model in POSITION_MODELS.values())
+    return tuple(each and (each, tuple(apportion(MILLION, each))) for each in weights)
+
+
+_BITS = 192
+_ONE = 1 << _BITS
+
+
+@lru_cache(maxsize=16)
+def _decay_table(half_life: int) -> tuple[int, ...]:
+    """2^(−2^k/half-life) for every binary digit k of an age below the half-life."""
+    with localcontext(prec=70):
+        powers = (Decimal(2) ** (-Decimal(1 << digit) / half_life) for digit in range(half_life.bit_length()))
+        return tuple(int(power * _ONE) for power in powers)
+
+
+def time_decay_weights(ages: Sequence[int], half_life: int) -> Weights:
+    """2^(−age/half-life) of ages in microseconds, to at least 30 significant digits.
+
+    Source: exponential decay as in Adobe Analytics. Ages are counted from the latest
+    touch, which scales every weight alike; powers are products over binary digits.
+    """
+    youngest = min(ages)
+    if all(age == youngest for age in ages):
+        return (1,) * len(ages)
+    table = _decay_table(half_life)
+    return tuple(_decayed(age - youngest, half_life, table) for age in ages)
+
+
+def _decayed(age: int, half_life: int, table: Sequence[int]) -> int:
+    halvings, left = divmod(age, half_life)
+    weight = _ONE
+    for digit, power in enumerate(table):
+        if left >> digit & 1:
+            weight = weight * power >> _BITS
+    return (weight << _BITS) >> halvings

@@ -1,0 +1,159 @@
+"""Deals: what all facts known of one say together, and the conversions it makes."""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from models.facts import DealChange, Refund
+from models.money import to_minor
+from models.rules import Rules
+from models.times import day_of
+
+
+class Booking(msgspec.Struct, frozen=True, array_like=True):
+    """A refund of the deal: positive minor units."""
+
+    at: int
+    id: str
+    amount: int
+    currency: str
+
+
+class Deal(msgspec.Struct, frozen=True, array_like=True):
+    """A deal as it stands; `stages` oldest first, without immediate repeats.
+
+    `created_at` is None while nothing but refunds is known of it.
+    """
+
+    id: str
+    created_at: int | None
+    account: str | None = None
+    contacts: tuple[str, ...] = ()
+    name: str | None = None
+    pipeline: str | None = None
+    owner: str | None = None
+    stages: tuple[tuple[int, str | None], ...] = ()
+    amount: int | None = None
+    currency: str = ""
+    expected_close: str | None = None
+    deleted: bool = False
+    refunds: tuple[Booking, ...] = ()
+
+    @property
+    def stage(self) -> str | None:
+        """The stage it is in now; None before it has one."""
+        return self.stages[-1][1] if self.stages else None
+
+
+class Conversion(msgspec.Struct, frozen=True, array_like=True):
+    """A moment that shares credit out.
+
+    `amount` is in minor units of the reporting currency, None while it waits for a rate;
+    `counted` is false for a refund, which is no conversion.
+    """
+
+    kind: str
+    id: str
+    at: int
+    amount: int | None
+    counted: bool = True
+    original: int = 0
+    currency: str = ""
+
+
+def fold(deal: str, changes: Iterable[DealChange], refunds: Iterable[Refund], reporting: str) -> Deal:
+    """The deal after all its facts: per field the latest one that carries it holds."""
+    ordered = sorted(changes, key=lambda change: (change.at, change.id))
+    booked = sorted(Booking(each.at, each.id, each.amount, each.currency) for each in refunds)
+    bookings = tuple(booked)
+    if not ordered:
+        return Deal(deal, None, refunds=bookings)
+    currency = _latest(ordered, "currency") or reporting
+    amount: Decimal | None = _latest(ordered, "amount")
+    return Deal(
+        id=deal,
+        created_at=_created(ordered),
+        account=_latest(ordered, "account"),
+        contacts=_latest(ordered, "contacts") or (),
+        name=_latest(ordered, "name"),
+        pipeline=_latest(ordered, "pipeline"),
+        owner=_latest(ordered, "owner"),
+        stages=_stages(ordered),
+        amount=None if amount is None else to_minor(amount, currency, "deal-changes.amount"),
+        currency=currency,
+        expected_close=_latest(ordered, "expected_close"),
+        deleted=bool(_latest(ordered, "deleted")),
+        refunds=bookings,
+    )
+
+
+def _latest(ordered: Sequence[DealChange], field: str) -> Any:
+    values = (getattr(change, field) for change in reversed(ordered))
+    return next((value for value in values if value is not UNSET), None)
+
+
+def _created(ordered: Sequence[DealChange]) -> int:
+    created = _latest(ordered, "created_at")
+    return ordered[0].at if created is None else created
+
+
+def _stages(ordered: Sequence[DealChange]) -> tuple[tuple[int, str | None], ...]:
+    entered: list[tuple[int, str | None]] = []
+    for change in ordered:
+        if change.stage is not UNSET and (not entered or entered[-1][1] != change.stage):
+            entered.append((change.at, change.stage))
+    return tuple(entered)
+
+
+def won_at(deal: Deal, rules: Rules) -> int | None:
+    """When the deal last came to a won stage from one that is not; None unless it is won."""
+    won = rules.settings.pipeline(deal.pipeline).won
+    moment = None
+    for at, stage in deal.stages:
+        moment = None if stage not in won else at if moment is None else moment
+    return moment
+
+
+def is_open(deal: Deal, rules: Rules) -> bool:
+    """Does the deal stand in the pipeline: neither won, lost nor deleted."""
+    pipeline = rules.settings.pipeline(deal.pipeline)
+    closed = deal.stage in pipeline.won or deal.stage in pipeline.lost
+    return deal.created_at is not None and not deal.deleted and not closed
+
+
+def conversions_of(deal: Deal, rules: Rules) -> list[Conversion]:
+    """The deal's opportunity, its win, and the refunds of the win."""
+    if deal.created_at is None or deal.deleted:
+        return []
+    made = [_conversion("opportunity", deal, deal.created_at, rules)]
+    moment = won_at(deal, rules)
+    if moment is not None:
+        made.append(_conversion("won", deal, moment, rules))
+        made.extend(_refund(deal, booking, rules) for booking in deal.refunds)
+    return made
+
+
+def _conversion(kind: str, deal: Deal, at: int, rules: Rules) -> Conversion:
+    original, currency = deal.amount or 0, deal.currency
+    amount = _convert(original, currency, at, rules)
+    return Conversion(kind, deal.id, at, amount, True, original, currency)
+
+
+def _refund(deal: Deal, booking: Booking, rules: Rules) -> Conversion:
+    amount = _convert(booking.amount, booking.currency, booking.at, rules)
+    refunded = None if amount is None else -amount
+    return Conversion("refund", f"{deal.id}/{booking.id}", booking.at, refunded, False, -booking.amount, booking.currency)
+
+
+def _convert(amount: int, currency: str, at: int, rules: Rules) -> int | None:
+    if amount == 0:
+        return 0
+    return rules.rates.convert(amount, currency, day_of(at, rules.settings.time_zone))
+
+
+def open_amount(deal: Deal, rules: Rules) -> int | None:
+    """What the open deal is worth in the reporting currency; None while it waits for a rate."""
+    return _convert(deal.amount or 0, deal.currency, deal.created_at or 0, rules)

@@ -1,0 +1,70 @@
+"""An entity of a lane: parts kept by name, facts and reports in, changes and reports out."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from models.facts import Fact
+from models.reports import Changes, Message, Parts, Report, difference, under
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A fact that does not stand, since another with its id does."""
+
+    topic: str
+    id: str
+    standing_at: int
+
+
+@dataclass
+class Outcome:
+    """What one batch changed in one entity."""
+
+    changes: Changes
+    messages: list[Message] = field(default_factory=list)
+
+
+class Entity(Protocol):
+    """What a lane needs of its entities; all of it pure."""
+
+    def apply(self, topic: str, fact: Fact) -> Conflict | None:
+        """Take one fact of this entity's own key."""
+
+    def receive(self, message: Message) -> None:
+        """Take one message of a child or peer."""
+
+    def flush(self) -> Outcome:
+        """What changed since the last flush, and what others must be told."""
+
+
+Contents = dict[str, dict[str, bytes]]
+"""Parent → the parts it should hold of this child."""
+
+
+def reports(old: Mapping[str, Mapping[str, bytes]], new: Mapping[str, Mapping[str, bytes]], tag: str) -> Iterator[Report]:
+    """The reports that turn what parents hold of the child `tag` from old to new."""
+    for to in sorted({*old, *new}):
+        changes = difference(old.get(to, {}), new.get(to, {}))
+        if changes:
+            yield Report(to, tag, changes)
+
+
+def take(parts: Parts, report: Report) -> Changes:
+    """Keep a report's parts under its child's tag; returns what really changed."""
+    changed: Changes = {}
+    for name, value in report.changes.items():
+        mine = under(report.tag, name)
+        if parts.get(mine) == value:
+            continue
+        changed[mine] = value
+        if value is None:
+            del parts[mine]
+        else:
+            parts[mine] = value
+    return changed
+
+
+def parts_of(parts: Parts, kinds: str) -> Iterable[tuple[str, bytes]]:
+    """The parts whose kind is one of the letters."""
+    return ((name, value) for name, value in parts.items() if name[0] in kinds)

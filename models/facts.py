@@ -1,0 +1,664 @@
+"""What arrives: one record a topic, decoded and checked in one pass.
+
+Page views, form fills and identities are Segment messages as they are
+(Source: Segment spec, https://segment.com/docs/connections/spec/). A fact with any
+invalid field is refused as a whole. `decode` is the one way in.
+"""
+
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from functools import lru_cache
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from models.errors import BadInput
+from models.identity import as_text, person_id
+from models.money import parse_currency, to_minor
+from models.settings import Settings
+from models.times import DAY, parse_instant, to_text
+
+PAGE_VIEWS = "page-views"
+FORM_FILLS = "form-fills"
+IDENTITIES = "identities"
+TOUCHES = "touches"
+CONTACT_CHANGES = "contact-changes"
+ACCOUNT_CHANGES = "account-changes"
+DEAL_CHANGES = "deal-changes"
+BILLING = "billing"
+FACT_TOPICS = (
+    PAGE_VIEWS,
+    FORM_FILLS,
+    IDENTITIES,
+    TOUCHES,
+    CONTACT_CHANGES,
+    ACCOUNT_CHANGES,
+    DEAL_CHANGES,
+    BILLING,
+)
+
+Utm = tuple[str, str, str, str, str]
+"""Source, medium, campaign, term and content, as sent; empty where absent."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=512)]
+Scalar = str | int | float | bool | None
+
+
+class Hit(Struct, frozen=True, gc=False):
+    """A page view or screen."""
+
+    at: int
+    id: str
+    visitor: str
+    person: str | None
+    url: str
+    referrer: str
+    utm: Utm | None
+
+
+class Identification(Struct, frozen=True, array_like=True):
+    """A message that names people: who the visitor is, which ids are one, whose account.
+
+    `visitor` is the anonymous id identified as `person` (None: nobody is identified);
+    `names` are the person ids made known; `links` pairs (id, id it belongs to);
+    `group` a pair (person, group id); `other_visitor` an alias's anonymous id.
+    """
+
+    at: int
+    id: str
+    key: str
+    person: str | None = None
+    names: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    group: tuple[str, str] | None = None
+    other_visitor: str | None = None
+
+
+class FormFill(Struct, frozen=True, array_like=True):
+    """A form filled in; `identification` says whom it names."""
+
+    identification: Identification
+    url: str
+    referrer: str
+    utm: Utm | None
+    external_id: str | None = None
+
+
+class Unlink(Struct, frozen=True, array_like=True):
+    """Withdraws the links of the message `unlinks`, for good."""
+
+    at: int
+    id: str
+    key: str
+    unlinks: str
+
+
+class TouchFact(Struct, frozen=True, array_like=True):
+    """One version of a touch that another system recorded."""
+
+    at: int
+    id: str
+    person: str | None
+    kind: str
+    raw: bytes
+    updated_at: int | None = None
+    deleted: bool = False
+    team: str | None = None
+    rep: str | None = None
+    channel: str | None = None
+    source: str | None = None
+    medium: str | None = None
+    campaign: str | None = None
+    content: str | None = None
+    landing_page: str | None = None
+
+
+class ContactChange(Struct, frozen=True, array_like=True):
+    """What a CRM (`source`) says of a person; UNSET = unchanged, None = withdrawn."""
+
+    at: int
+    id: str
+    person: str
+    source: str
+    raw: bytes
+    account: str | None | UnsetType = UNSET
+    created_at: int | None | UnsetType = UNSET
+
+
+class AccountChange(Struct, frozen=True, array_like=True):
+    """What a CRM says of an account; UNSET = unchanged, None = cleared."""
+
+    at: int
+    id: str
+    account: str
+    raw: bytes
+    domains: tuple[str, ...] | None | UnsetType = UNSET
+    merged_into: str | None | UnsetType = UNSET
+    parent: str | None | UnsetType = UNSET
+    name: str | None | UnsetType = UNSET
+
+
+class DealChange(Struct, frozen=True, array_like=True):
+    """What a CRM says of a deal; UNSET = unchanged, None = cleared."""
+
+    at: int
+    id: str
+    deal: str
+    raw: bytes
+    account: str | None | UnsetType = UNSET
+    contacts: tuple[str, ...] | None | UnsetType = UNSET
+    name: str | None | UnsetType = UNSET
+    pipeline: str | None | UnsetType = UNSET
+    stage: str | None | UnsetType = UNSET
+    amount: Decimal | None | UnsetType = UNSET
+    currency: str | None | UnsetType = UNSET
+    owner: str | None | UnsetType = UNSET
+    created_at: int | None | UnsetType = UNSET
+    expected_close: str | None | UnsetType = UNSET
+    deleted: bool | None | UnsetType = UNSET
+
+
+class Refund(Struct, frozen=True, array_like=True):
+    """Money given back on a deal: positive minor units of `currency`."""
+
+    at: int
+    id: str
+    deal: str
+    amount: int
+    currency: str
+    raw: bytes
+
+
+Fact = (
+    Hit | Identification | FormFill | Unlink | TouchFact | ContactChange | AccountChange | DealChange | Refund
+)
+
+
+class _Campaign(Struct):
+    name: Scalar = None
+    source: Scalar = None
+    medium: Scalar = None
+    term: Scalar = None
+    content: Scalar = None
+
+
+class _Page(Struct):
+    url: str | None = None
+    referrer: str | None = None
+    search: str | None = None
+
+
+class _Traits(Struct):
+    email: Scalar = None
+
+
+class _Context(Struct):
+    campaign: _Campaign | None = None
+    page: _Page | None = None
+    traits: _Traits | None = None
+
+
+class _Properties(Struct):
+    url: str | None = None
+    referrer: str | None = None
+    search: str | None = None
+    email: Scalar = None
+    externalId: Scalar = None
+
+
+class _Segment(Struct):
+    messageId: Id
+    timestamp: str
+    type: str | None = None
+    receivedAt: str | None = None
+    anonymousId: str | int | None = None
+    userId: Scalar = None
+    previousId: Scalar = None
+    groupId: Scalar = None
+    event: str | None = None
+    unlinks: str | None = None
+    context: _Context | None = None
+    properties: _Properties | None = None
+    traits: _Traits | None = None
+
+
+class _Touch(Struct):
+    touchId: Id
+    timestamp: str
+    person: Scalar
+    kind: Annotated[str, Meta(min_length=1)]
+    receivedAt: str | None = None
+    team: str | None = None
+    rep: str | None = None
+    channel: str | None = None
+    source: str | None = None
+    medium: str | None = None
+    campaign: str | None = None
+    content: str | None = None
+    landingPage: str | None = None
+    updatedAt: str | None = None
+    deleted: bool | None = None
+
+
+class _Contact(Struct):
+    messageId: Id
+    timestamp: str
+    person: Scalar
+    source: Annotated[str, Meta(min_length=1)]
+    receivedAt: str | None = None
+    account: str | int | None | UnsetType = UNSET
+    createdAt: str | None | UnsetType = UNSET
+
+
+class _Account(Struct):
+    messageId: Id
+    timestamp: str
+    account: str | int
+    receivedAt: str | None = None
+    domains: tuple[str, ...] | None | UnsetType = UNSET
+    mergedInto: str | int | None | UnsetType = UNSET
+    parent: str | int | None | UnsetType = UNSET
+    name: str | None | UnsetType = UNSET
+
+
+class _DealContact(Struct):
+    person: Scalar
+    role: str | None = None
+
+
+class _Deal(Struct):
+    dealId: str | int
+    messageId: Id
+    timestamp: str
+    receivedAt: str | None = None
+    account: str | int | None | UnsetType = UNSET
+    contacts: list[str | int | _DealContact] | None | UnsetType = UNSET
+    name: str | None | UnsetType = UNSET
+    pipeline: str | None | UnsetType = UNSET
+    stage: str | None | UnsetType = UNSET
+    amount: Decimal | None | UnsetType = UNSET
+    currency: str | None | UnsetType = UNSET
+    owner: str | None | UnsetType = UNSET
+    createdAt: str | None | UnsetType = UNSET
+    expectedClose: str | None | UnsetType = UNSET
+    deleted: bool | None | UnsetType = UNSET
+
+
+class _Billing(Struct):
+    type: str
+    messageId: Id
+    timestamp: str
+    dealId: str | int
+    amount: Decimal
+    currency: str | None = None
+    receivedAt: str | None = None
+
+
+def decode(topic: str, value: bytes | None, recorded_at: int, settings: Settings) -> Fact:
+    """The fact in a Kafka record of `topic` that was recorded at `recorded_at` (µs).
+
+    Raises BadInput, naming the field, when the record is no valid fact: the lane sends
+    it to the dead letters and goes on.
+    """
+    if value is None or len(value) > settings.max_fact_bytes:
+        size = 0 if value is None else len(value)
+        raise BadInput(topic, f"a JSON object of at most {settings.max_fact_bytes} bytes", f"{size} bytes")
+    try:
+        raw = _DECODERS[topic].decode(value)
+    except RecursionError:
+        raise BadInput(topic, "JSON nested less deeply", value[:80].decode(errors="replace")) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        message, _, path = str(error).partition(" - at `$")
+        raise BadInput(topic + path.strip("`"), message, value[:200].decode(errors="replace")) from None
+    return _READERS[topic](raw, value, _instant(raw, topic, recorded_at), settings)
+
+
+def key_of(topic: str, fact: Fact) -> str:
+    """The id whose partition the fact belongs to: what producers use as the record key."""
+    match fact:
+        case Hit():
+            return fact.visitor
+        case Identification() | Unlink():
+            return fact.key
+        case FormFill():
+            return fact.identification.key
+        case TouchFact():
+            return fact.id
+        case ContactChange():
+            return fact.person
+        case AccountChange():
+            return fact.account
+        case _:
+            return fact.deal
+
+
+def _instant(raw: Any, topic: str, recorded_at: int) -> int:
+    at = parse_instant(raw.timestamp, f"{topic}.timestamp")
+    latest = recorded_at if raw.receivedAt is None else parse_instant(raw.receivedAt, f"{topic}.receivedAt")
+    if at > latest + DAY:
+        raise BadInput(f"{topic}.timestamp", f"an instant up to 24 h after {to_text(latest)}", raw.timestamp)
+    return at
+
+
+def _visitor(raw: _Segment, person: str | None, topic: str) -> str:
+    anonymous = _anonymous(raw)
+    if anonymous:
+        return anonymous
+    if person is None:
+        raise BadInput(topic, "an anonymousId or userId", raw.messageId)
+    return f"user:{person}"
+
+
+def _anonymous(raw: _Segment) -> str:
+    return "" if raw.anonymousId is None else as_text(raw.anonymousId).strip()
+
+
+def _utm(raw: _Segment) -> Utm | None:
+    campaign = raw.context.campaign if raw.context else None
+    if campaign is None:
+        return None
+    values = (campaign.source, campaign.medium, campaign.name, campaign.term, campaign.content)
+    source, medium, name, term, content = ("" if value is None else as_text(value) for value in values)
+    return source, medium, name, term, content
+
+
+def _page(raw: _Segment) -> tuple[str, str]:
+    """URL (with its search) and referrer: the properties' before the context's."""
+    properties = raw.properties or _NO_PROPERTIES
+    page = (raw.context.page if raw.context else None) or _NO_PAGE
+    url = properties.url or page.url or ""
+    search = properties.search or page.search
+    if search and "?" not in url:
+        url = f"{url}?{search.lstrip('?')}"
+    return url, properties.referrer or page.referrer or ""
+
+
+_NO_PAGE = _Page()
+_NO_PROPERTIES = _Properties()
+
+
+def _read_hit(raw: _Segment, value: bytes, at: int, settings: Settings) -> Hit:
+    if raw.type not in (None, "page", "screen"):
+        raise BadInput("page-views.type", "page or screen", raw.type)
+    person = None if raw.userId is None else person_id(raw.userId, settings)
+    visitor = _visitor(raw, person, PAGE_VIEWS)
+    url, referrer = _page(raw)
+    return Hit(at, raw.messageId, visitor, person, url, referrer, _utm(raw))
+
+
+def _read_form_fill(raw: _Segment, value: bytes, at: int, settings: Settings) -> FormFill:
+    emails = (
+        raw.properties.email if raw.properties else None,
+        raw.context.traits.email if raw.context and raw.context.traits else None,
+        raw.traits.email if raw.traits else None,
+    )
+    identification = _identify(raw, at, _email(emails, FORM_FILLS, settings), FORM_FILLS, settings)
+    url, referrer = _page(raw)
+    external = raw.properties.externalId if raw.properties else None
+    external_id = None if external is None else as_text(external) or None
+    return FormFill(identification, url, referrer, _utm(raw), external_id)
+
+
+def _email(values: Iterable[Scalar], topic: str, settings: Settings) -> str | None:
+    """The first e-mail given, as compared; a guarded one is as though it were not there.
+
+    Raises BadInput when it is no e-mail.
+    """
+    for value in values:
+        email = person_id(value, settings)
+        if email is not None:
+            if "@" not in email.strip("@"):
+                raise BadInput(f"{topic}.email", "an e-mail address", value)
+            return email
+    return None
+
+
+def _identify(raw: _Segment, at: int, email: str | None, topic: str, settings: Settings) -> Identification:
+    user = person_id(raw.userId, settings)
+    person = email or user
+    links = ((user, email),) if user and email and user != email else ()
+    names = tuple(dict.fromkeys(name for name in (user, email) if name))
+    key = _visitor(raw, user or email, topic)
+    return Identification(at, raw.messageId, key, person, names, links)
+
+
+def _read_identity(raw: _Segment, value: bytes, at: int, settings: Settings) -> Identification | Unlink:
+    reader = _IDENTITY_READERS.get(raw.type or "")
+    if reader is None:
+        raise BadInput("identities.type", "identify, alias, group, track or unlink", raw.type)
+    return reader(raw, at, settings)
+
+
+def _read_identify(raw: _Segment, at: int, settings: Settings) -> Identification:
+    context = raw.context.traits.email if raw.context and raw.context.traits else None
+    own = raw.traits.email if raw.traits else None
+    return _identify(raw, at, _email((own, context), IDENTITIES, settings), IDENTITIES, settings)
+
+
+def _read_alias(raw: _Segment, at: int, settings: Settings) -> Identification:
+    user, previous = person_id(raw.userId, settings), person_id(raw.previousId, settings)
+    if raw.previousId is None:
+        raise BadInput("identities.previousId", "the id that is now userId", None)
+    links = ((previous, user),) if user and previous and user != previous else ()
+    names = tuple(dict.fromkeys(name for name in (user, previous) if name))
+    key = _visitor(raw, user or previous, IDENTITIES)
+    other = as_text(raw.previousId).strip() if user else ""
+    return Identification(at, raw.messageId, key, user, names, links, None, other or None)
+
+
+def _read_group(raw: _Segment, at: int, settings: Settings) -> Identification:
+    user = person_id(raw.userId, settings)
+    group = "" if raw.groupId is None else as_text(raw.groupId).strip()
+    if not group:
+        raise BadInput("identities.groupId", "the account's id", raw.groupId)
+    names = (user,) if user else ()
+    key = _visitor(raw, user, IDENTITIES)
+    return Identification(at, raw.messageId, key, user, names, (), (user, group) if user else None)
+
+
+def _read_track(raw: _Segment, at: int, settings: Settings) -> Identification:
+    return _identify(raw, at, None, IDENTITIES, settings)
+
+
+def _read_unlink(raw: _Segment, at: int, settings: Settings) -> Unlink:
+    if not raw.unlinks:
+        raise BadInput("identities.unlinks", "the messageId to withdraw", raw.unlinks)
+    person = person_id(raw.userId, settings) or person_id(raw.previousId, settings)
+    return Unlink(at, raw.messageId, _visitor(raw, person, IDENTITIES), raw.unlinks)
+
+
+_IDENTITY_READERS: dict[str, Callable[[_Segment, int, Settings], Identification | Unlink]] = {
+    "identify": _read_identify,
+    "alias": _read_alias,
+    "group": _read_group,
+    "track": _read_track,
+    "page": _read_track,
+    "screen": _read_track,
+    "unlink": _read_unlink,
+}
+
+
+def _clean(text: str | None) -> str | None:
+    """Trimmed; None when nothing is left."""
+    return (text.strip() or None) if text else None
+
+
+def _lower(text: str | None) -> str | None:
+    return (text.strip().lower() or None) if text else None
+
+
+@lru_cache(maxsize=4096)
+def snake(text: str) -> str:
+    """An id in our form: lower case, other than letters and digits become one underscore."""
+    words = "".join(char if char.isalnum() else " " for char in text.lower()).split()
+    return "_".join(words)
+
+
+def _read_touch(raw: _Touch, value: bytes, at: int, settings: Settings) -> TouchFact:
+    kind = snake(raw.kind)
+    if not kind:
+        raise BadInput("touches.kind", "a kind of touch such as call or demo", raw.kind)
+    updated = None if raw.updatedAt is None else parse_instant(raw.updatedAt, "touches.updatedAt")
+    return TouchFact(
+        at=at,
+        id=raw.touchId,
+        person=person_id(raw.person, settings),
+        kind=KIND_NAMES.get(kind, kind),
+        raw=value,
+        updated_at=updated,
+        deleted=bool(raw.deleted),
+        team=_lower(raw.team),
+        rep=_clean(raw.rep),
+        channel=snake(raw.channel) or None if raw.channel else None,
+        source=_lower(raw.source),
+        medium=_lower(raw.medium),
+        campaign=_lower(raw.campaign),
+        content=_lower(raw.content),
+        landing_page=_clean(raw.landingPage),
+    )
+
+
+KIND_NAMES = {
+    "email_open": "email_opened",
+    "e_mail_opened": "email_opened",
+    "e_mail_open": "email_opened",
+    "email_click": "email_clicked",
+    "e_mail_clicked": "email_clicked",
+    "e_mail_click": "email_clicked",
+    "email_reply": "email_replied",
+    "e_mail_replied": "email_replied",
+    "e_mail_reply": "email_replied",
+    "reply": "email_replied",
+    "download": "content_download",
+    "trial": "trial_started",
+    "milestone": "product_milestone",
+    "quote": "quote_sent",
+    "phone_call": "call",
+}
+
+
+def _account_id(value: str | int | None | UnsetType, where: str) -> str | None | UnsetType:
+    if value is UNSET or value is None:
+        return value  # type: ignore[return-value]
+    text = as_text(value).strip()  # type: ignore[arg-type]
+    if not text:
+        raise BadInput(where, "an account id or null", value)
+    return text
+
+
+def _needed(value: str | int, where: str) -> str:
+    text = as_text(value).strip()
+    if not text or len(text) > 512:
+        raise BadInput(where, "an id of 1 to 512 characters", value)
+    return text
+
+
+def _optional_instant(value: str | None | UnsetType, where: str) -> int | None | UnsetType:
+    return parse_instant(value, where) if isinstance(value, str) else value
+
+
+def _read_contact(raw: _Contact, value: bytes, at: int, settings: Settings) -> ContactChange:
+    person = person_id(raw.person, settings)
+    if person is None:
+        raise BadInput("contact-changes.person", "an e-mail or user id that is nobody's placeholder", raw.person)
+    account = _account_id(raw.account, "contact-changes.account")
+    created = _optional_instant(raw.createdAt, "contact-changes.createdAt")
+    return ContactChange(at, raw.messageId, person, raw.source.strip(), value, account, created)
+
+
+def _read_account(raw: _Account, value: bytes, at: int, settings: Settings) -> AccountChange:
+    return AccountChange(
+        at=at,
+        id=raw.messageId,
+        account=_needed(raw.account, "account-changes.account"),
+        raw=value,
+        domains=raw.domains,
+        merged_into=_account_id(raw.mergedInto, "account-changes.mergedInto"),
+        parent=_account_id(raw.parent, "account-changes.parent"),
+        name=raw.name,
+    )
+
+
+def _read_deal(raw: _Deal, value: bytes, at: int, settings: Settings) -> DealChange:
+    return DealChange(
+        at=at,
+        id=raw.messageId,
+        deal=_needed(raw.dealId, "deal-changes.dealId"),
+        raw=value,
+        account=_account_id(raw.account, "deal-changes.account"),
+        contacts=_contacts(raw.contacts, settings),
+        name=raw.name,
+        pipeline=raw.pipeline,
+        stage=_stage(raw.stage),
+        amount=_amount(raw.amount),
+        currency=_optional_currency(raw.currency),
+        owner=raw.owner.strip() or None if isinstance(raw.owner, str) else raw.owner,
+        created_at=_optional_instant(raw.createdAt, "deal-changes.createdAt"),
+        expected_close=_day(raw.expectedClose),
+        deleted=raw.deleted,
+    )
+
+
+def _contacts(
+    value: list[str | int | _DealContact] | None | UnsetType, settings: Settings
+) -> tuple[str, ...] | None | UnsetType:
+    """The persons named, in order, each once; guarded values are dropped."""
+    if not isinstance(value, list):
+        return value
+    people = (person_id(entry.person if isinstance(entry, _DealContact) else entry, settings) for entry in value)
+    return tuple(dict.fromkeys(person for person in people if person))
+
+
+def _stage(value: str | None | UnsetType) -> str | None | UnsetType:
+    return (value.strip() or None) if isinstance(value, str) else value
+
+
+def _amount(value: Decimal | None | UnsetType) -> Decimal | None | UnsetType:
+    if isinstance(value, Decimal):
+        to_minor(value, "USD", "deal-changes.amount")
+        if value < 0:
+            raise BadInput("deal-changes.amount", "an amount of 0 or more", str(value))
+    return value
+
+
+def _optional_currency(value: str | None | UnsetType) -> str | None | UnsetType:
+    return parse_currency(value, "deal-changes.currency") if isinstance(value, str) else value
+
+
+def _day(value: str | None | UnsetType) -> str | None | UnsetType:
+    if not isinstance(value, str):
+        return value
+    return to_text(parse_instant(value, "deal-changes.expectedClose"))[:10]
+
+
+def _read_billing(raw: _Billing, value: bytes, at: int, settings: Settings) -> Refund:
+    if raw.type != "refund":
+        raise BadInput("billing.type", "refund", raw.type)
+    currency = parse_currency(raw.currency or settings.currency, "billing.currency")
+    amount = to_minor(raw.amount, currency, "billing.amount")
+    if raw.amount <= 0:
+        raise BadInput("billing.amount", "an amount above 0", str(raw.amount))
+    return Refund(at, raw.messageId, _needed(raw.dealId, "billing.dealId"), amount, currency, value)
+
+
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    PAGE_VIEWS: msgspec.json.Decoder(_Segment),
+    FORM_FILLS: msgspec.json.Decoder(_Segment),
+    IDENTITIES: msgspec.json.Decoder(_Segment),
+    TOUCHES: msgspec.json.Decoder(_Touch),
+    CONTACT_CHANGES: msgspec.json.Decoder(_Contact),
+    ACCOUNT_CHANGES: msgspec.json.Decoder(_Account),
+    DEAL_CHANGES: msgspec.json.Decoder(_Deal),
+    BILLING: msgspec.json.Decoder(_Billing),
+}
+_READERS: dict[str, Callable[[Any, bytes, int, Settings], Fact]] = {
+    PAGE_VIEWS: _read_hit,
+    FORM_FILLS: _read_form_fill,
+    IDENTITIES: _read_identity,
+    TOUCHES: _read_touch,
+    CONTACT_CHANGES: _read_contact,
+    ACCOUNT_CHANGES: _read_account,
+    DEAL_CHANGES: _read_deal,
+    BILLING: _read_billing,
+}

@@ -1,0 +1,196 @@
+"""The three lanes as pure code: which entity a record is about, and one batch of it.
+
+    visitors   hits ▶ sessions ▶ touches      a visitor reports to people
+    members    people, touches and deals      a member reports to an account
+    accounts   journeys and deals ▶ credits   an account reports to the one it merged into
+
+`read` sorts a batch by entity, `step` applies it to the entities; both see no clock, no
+network, no randomness.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+from models.accounts import Account, Totals
+from models.entity import Conflict, Outcome
+from models.errors import BadInput
+from models.facts import (
+    ACCOUNT_CHANGES,
+    BILLING,
+    CONTACT_CHANGES,
+    DEAL_CHANGES,
+    FORM_FILLS,
+    IDENTITIES,
+    PAGE_VIEWS,
+    TOUCHES,
+    Fact,
+    decode,
+    key_of,
+)
+from models.members import DealRecord, Person, RecordedTouch
+from models.reports import Changes, Forward, Message, Parts
+from models.rules import Rules
+from models.visitors import Visitor, site_of
+
+VISITOR_FACTS, MEMBER_FACTS, ACCOUNT_FACTS = "visitor-facts", "member-facts", "account-facts"
+_ENTITY_OF_TOPIC = {
+    PAGE_VIEWS: "visitor",
+    FORM_FILLS: "visitor",
+    IDENTITIES: "visitor",
+    TOUCHES: "touch",
+    CONTACT_CHANGES: "person",
+    DEAL_CHANGES: "deal",
+    BILLING: "deal",
+    ACCOUNT_CHANGES: "account",
+}
+LANE_OF_ENTITY = {
+    "visitor": "visitors",
+    "person": "members",
+    "touch": "members",
+    "deal": "members",
+    "account": "accounts",
+}
+
+AnyEntity = Visitor | Person | RecordedTouch | DealRecord | Account
+
+
+class Lane(NamedTuple):
+    """A lane's name, the topics of facts it reads, and the topic of messages to it."""
+
+    name: str
+    topics: tuple[str, ...]
+    internal: str
+
+
+LANES = {
+    "visitors": Lane("visitors", (PAGE_VIEWS, FORM_FILLS, IDENTITIES), VISITOR_FACTS),
+    "members": Lane("members", (TOUCHES, CONTACT_CHANGES, DEAL_CHANGES, BILLING), MEMBER_FACTS),
+    "accounts": Lane("accounts", (ACCOUNT_CHANGES,), ACCOUNT_FACTS),
+}
+
+
+class Record(NamedTuple):
+    """A fact as it lies in Kafka; `recorded_at` in microseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    recorded_at: int
+    value: bytes | None
+
+
+class Refusal(NamedTuple):
+    """A record that is no fact, or does not stand, with the reason."""
+
+    record: Record
+    error: BadInput
+
+
+class Item(NamedTuple):
+    """A fact or message for one entity."""
+
+    entity: str
+    topic: str
+    content: Fact | Message
+    record: Record | None
+
+
+@dataclass
+class Batch:
+    """Everything one commit makes durable."""
+
+    changes: dict[str, Changes] = field(default_factory=dict)
+    messages: list[Message] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+def builder(rules: Rules) -> Callable[[str, Parts], AnyEntity]:
+    """The function (entity, parts at rest) → the entity, under these rules."""
+    site = site_of(rules)
+    kinds: dict[str, Callable[[str, Parts], AnyEntity]] = {
+        "visitor": lambda name, parts: Visitor(name, parts, site),
+        "person": lambda name, parts: Person(name, parts, rules),
+        "touch": lambda name, parts: RecordedTouch(name, parts, rules),
+        "deal": lambda name, parts: DealRecord(name, parts, rules),
+        "account": lambda name, parts: Account(name, parts, rules),
+    }
+
+    def build(entity: str, parts: Parts) -> AnyEntity:
+        kind, _, name = entity.partition(":")
+        return kinds[kind](name, parts)
+
+    return build
+
+
+def entity_of(topic: str, fact: Fact) -> str:
+    """The entity a fact is about, such as `visitor:…` or `deal:…`."""
+    return f"{_ENTITY_OF_TOPIC[topic]}:{key_of(topic, fact)}"
+
+
+def id_of(entity: str) -> str:
+    """The id whose partition the entity lives in."""
+    return entity.partition(":")[2]
+
+
+def lane_of(entity: str) -> str:
+    """The lane that keeps the entity."""
+    return LANE_OF_ENTITY[entity.partition(":")[0]]
+
+
+def read(records: Iterable[Record], rules: Rules) -> tuple[list[Item], list[Refusal]]:
+    """The facts of a batch by entity, and what had to be refused."""
+    items, refusals = [], []
+    settings = rules.settings
+    for record in records:
+        try:
+            fact = decode(record.topic, record.value, record.recorded_at, settings)
+        except BadInput as error:
+            refusals.append(Refusal(record, error))
+        else:
+            items.append(Item(entity_of(record.topic, fact), record.topic, fact, record))
+    return items, refusals
+
+
+def opened(message: Message, rules: Rules) -> Item:
+    """A message as an item; a forwarded fact as the fact it is."""
+    if not isinstance(message, Forward):
+        return Item(message.to, "", message, None)
+    record = Record(message.topic, -1, -1, message.recorded_at, message.value)
+    fact = decode(message.topic, message.value, message.recorded_at, rules.settings)
+    return Item(message.to, message.topic, fact, record)
+
+
+def step(items: Iterable[Item], entities: dict[str, AnyEntity]) -> Batch:
+    """Apply a batch to its (loaded) entities; what it changes, says and refuses."""
+    batch = Batch()
+    touched: dict[str, AnyEntity] = {}
+    for item in items:
+        entity = touched[item.entity] = entities[item.entity]
+        if item.topic:
+            conflict = entity.apply(item.topic, cast(Any, item.content))
+            if conflict and item.record:
+                batch.refusals.append(Refusal(item.record, refusal_of(conflict)))
+        else:
+            entity.receive(cast(Any, item.content))
+    for name, entity in touched.items():
+        outcome = _flush(entity, batch.totals)
+        if outcome.changes:
+            batch.changes[name] = outcome.changes
+        batch.messages.extend(outcome.messages)
+    return batch
+
+
+def _flush(entity: AnyEntity, totals: Totals) -> Outcome:
+    if not isinstance(entity, Account):
+        return entity.flush()
+    outcome, change = entity.flush()
+    totals.add(change)
+    return outcome
+
+
+def refusal_of(conflict: Conflict) -> BadInput:
+    """Two different facts carried one id: the one with the smaller time and bytes stands."""
+    where = f"{conflict.topic} {conflict.id}"
+    return BadInput(where, "one fact an id", "another fact with this id; the earlier of the two stands")

@@ -1,0 +1,436 @@
+"""People, recorded touches and deals: the members that report to an account.
+
+The step of the members lane. A person id reports to the person it is linked to, a
+person to the present account, a deal to its account or first contact. What is passed on
+is passed on as it came, so that one more touch costs the same however long the history.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from models.deals import fold
+from models.entity import Conflict, Contents, Outcome, reports, take
+from models.facts import (
+    BILLING,
+    CONTACT_CHANGES,
+    DEAL_CHANGES,
+    TOUCHES,
+    ContactChange,
+    DealChange,
+    Fact,
+    Refund,
+    TouchFact,
+    decode,
+)
+from models.groups import Group
+from models.identity import Link, email_domain, host_of
+from models.reports import (
+    CONTACT,
+    DEAL,
+    EMAIL,
+    FORM,
+    GROUP,
+    KNOWN,
+    LINK,
+    ROOT,
+    SAME_AS,
+    TOUCH,
+    WATCH,
+    Changes,
+    Invite,
+    Join,
+    Message,
+    Parts,
+    Report,
+    Rooted,
+    pack,
+    tag_of,
+    under,
+)
+from models.rules import Rules
+from models.touches import Touch, merged_with_form, recorded_touch, standing_version
+
+_VERSION, _CHANGE, _REFUND = "VDB"
+_PASSED_ONLY = TOUCH + DEAL + KNOWN
+"""Kinds that grow with a history; the others are few and looked through at every change."""
+_int = msgspec.msgpack.Decoder(int).decode
+_str = msgspec.msgpack.Decoder(str).decode
+_link = msgspec.msgpack.Decoder(Link).decode
+_group = msgspec.msgpack.Decoder(tuple[int, str]).decode
+_claim = msgspec.msgpack.Decoder(tuple[str | None, Touch]).decode
+_version = msgspec.msgpack.Decoder(TouchFact).decode
+
+
+class Contact(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """What one contact-change says; `says_account` when it carries the field at all."""
+
+    at: int
+    id: str
+    source: str
+    says_account: bool
+    account: str | None
+    says_created: bool
+    created_at: int | None
+    raw: bytes
+
+
+_contact = msgspec.msgpack.Decoder(Contact).decode
+
+
+def contact_of(fact: ContactChange) -> Contact:
+    """The contact-change as it is kept."""
+    account = None if fact.account is UNSET else fact.account
+    created = None if fact.created_at is UNSET else fact.created_at
+    says_account, says_created = fact.account is not UNSET, fact.created_at is not UNSET
+    return Contact(fact.at, fact.id, fact.source, says_account, account, says_created, created, fact.raw)
+
+
+def _latest_by_source(contacts: Iterable[Contact], says: str, field: str) -> Any:
+    """Per source the latest that carries the field; between sources the latest not null."""
+    per_source: dict[str, Contact] = {}
+    for contact in sorted(contacts):
+        if getattr(contact, says):
+            per_source[contact.source] = contact
+    standing = [contact for contact in per_source.values() if getattr(contact, field) is not None]
+    return getattr(max(standing), field) if standing else None
+
+
+def account_of(
+    person: str, emails: Iterable[str], contacts: Iterable[Contact], groups: Iterable[tuple[int, str, str]], rules: Rules
+) -> str:
+    """The present account of a person.
+
+    In this order: the CRM's link, a group call, the domain of a business e-mail, else
+    the person. `emails` are the person's, the one that counts first; `groups` are (at,
+    message id, group id).
+    """
+    linked = _latest_by_source(contacts, "says_account", "account")
+    if linked is not None:
+        return str(linked)
+    grouped = max(groups, default=None)
+    if grouped is not None:
+        return grouped[2]
+    domains = (email_domain(email, rules.registrable) for email in emails)
+    business = (domain for domain in domains if domain and not rules.free_mail(domain))
+    return next(business, person)
+
+
+def lead_moment(first_named: int, contacts: Iterable[Contact]) -> int:
+    """When the person is first known; the CRM's lead date replaces it."""
+    created = _latest_by_source(contacts, "says_created", "created_at")
+    return first_named if created is None else int(created)
+
+
+class Person:
+    """One person id: what children report of it, and where it reports to."""
+
+    __slots__ = (
+        "_changed", "_group", "_known", "_links_changed", "_own", "_parent", "_rules", "_said", "_watched",
+        "name", "parts", "tag",
+    )  # fmt: skip
+
+    def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
+        self.name = name
+        self.tag = tag_of(f"person:{name}")
+        self.parts = parts
+        self._rules = rules
+        self._group = Group("person", name, parts, rules.settings.identity.emails_per_user_id)
+        self._changed: Changes = {}
+        self._links_changed = False
+        self._said = {name: value for name, value in parts.items() if name[0] not in _PASSED_ONLY}
+        self._known = self._first_named()
+        self._parent, self._own = self._target(), self._contents()
+        self._watched = self._watchers()
+
+    def apply(self, topic: str, fact: Fact) -> Conflict | None:
+        """Take a contact-change."""
+        if not isinstance(fact, ContactChange):
+            raise TypeError(f"no fact of a person: {fact!r}")
+        name, value = f"{CONTACT}:{fact.id}", pack(contact_of(fact))
+        conflict = keep_smaller(self.parts, name, value, CONTACT_CHANGES, fact.id, _contact)
+        if self.parts[name] == value:
+            self._note({name: value})
+        return conflict
+
+    def receive(self, message: Message) -> None:
+        """Take a child's report, or the group's."""
+        match message:
+            case Report():
+                withdrawn = self._withdraws_first(message)
+                self._note(take(self.parts, message), withdrawn)
+            case Invite() | Join() | Rooted():
+                self._group.receive(message)
+            case _:
+                raise TypeError(f"no message to a person: {message!r}")
+
+    def _withdraws_first(self, report: Report) -> bool:
+        """Does the report take back the moment at which the id was first named?"""
+        held = (self.parts.get(under(report.tag, name)) for name in report.changes if name[0] == KNOWN)
+        return any(value is not None and _int(value) == self._known for value in held)
+
+    def _note(self, changes: Changes, withdrawn: bool = False) -> None:
+        self._changed.update(changes)
+        for name, value in changes.items():
+            if name[0] not in _PASSED_ONLY:
+                self._links_changed |= name[0] == LINK
+                _put(self._said, name, value)
+        named = [at for name, value in changes.items() if value for at in _named_in(name, value)]
+        known = [] if self._known is None else [self._known]
+        self._known = self._first_named() if withdrawn else min([*named, *known], default=None)
+
+    def _first_named(self) -> int | None:
+        return min((at for name, value in self.parts.items() for at in _named_in(name, value)), default=None)
+
+    def _links(self) -> list[Link]:
+        return [_link(value) for name, value in self._said.items() if name[0] == LINK]
+
+    def flush(self) -> Outcome:
+        """Where the person reports to now, and what has to be said there."""
+        if self._links_changed:
+            self._group.link(self._links())
+        changes, messages = self._group.flush()
+        stored = {**self._changed, **changes}
+        messages.extend(self._reports())
+        self._changed, self._links_changed = {}, False
+        return Outcome(stored, messages)
+
+    def _reports(self) -> Iterator[Message]:
+        parent, own = self._target(), self._contents()
+        if parent != self._parent:
+            names = [name for name in {**self.parts, **self._changed} if name[0] in _passed(self._parent)]
+            withdrawn: Changes = dict.fromkeys([*names, *self._own])
+            if withdrawn and self._parent:
+                yield Report(self._parent, self.tag, withdrawn)
+            passed = {name: value for name, value in self.parts.items() if name[0] in _passed(parent)}
+        else:
+            passed = {name: value for name, value in self._changed.items() if name[0] in _passed(parent)}
+            own = {name: value for name, value in own.items() if self._own.get(name) != value}
+        if parent and (passed or own):
+            yield Report(parent, self.tag, {**passed, **own})
+        self._parent, self._own = parent, self._contents()
+        watched = self._watchers()
+        yield from reports(self._watched, watched, self.tag)
+        self._watched = watched
+
+    def _target(self) -> str:
+        root = self._group.root.id
+        if root != self.name:
+            return f"person:{root}"
+        return "" if self._known is None else f"account:{self._account()}"
+
+    def _contents(self) -> dict[str, bytes]:
+        """What the parent should hold of the id itself."""
+        root = self._group.root
+        if self._known is None:
+            return {}
+        if root.id == self.name:
+            return {f"{KNOWN}:": pack((lead_moment(self._known, self._contacts()), self.name))}
+        said = {f"{KNOWN}:": pack(self._known)}
+        if "@" in self.name:
+            said[f"{EMAIL}:"] = pack((root.linked_at, self.name))
+        return said
+
+    def _watchers(self) -> Contents:
+        answer = {f"{ROOT}:": pack((self.name, self._group.root.id))}
+        return {f"visitor:{_str(value)}": answer for name, value in self._said.items() if name[0] == WATCH}
+
+    def _contacts(self) -> list[Contact]:
+        return [_contact(value) for name, value in self._said.items() if name[0] == CONTACT]
+
+    def _account(self) -> str:
+        groups = [(*_group(value), name) for name, value in self._said.items() if name[0] == GROUP]
+        calls = [(at, name.partition(":")[2], group) for at, group, name in groups]
+        return account_of(self.name, self._emails(), self._contacts(), calls, self._rules)
+
+    def _emails(self) -> list[str]:
+        linked = sorted((_group(value) for name, value in self._said.items() if name[0] == EMAIL), reverse=True)
+        return [self.name] * ("@" in self.name) + [email for _, email in linked]
+
+
+def _put(parts: Parts, name: str, value: bytes | None) -> None:
+    if value is None:
+        parts.pop(name, None)
+    else:
+        parts[name] = value
+
+
+def _named_in(name: str, value: bytes) -> list[int]:
+    if name[0] == KNOWN:
+        return [_int(value)]
+    return [_contact(value).at] if name[0] == CONTACT else []
+
+
+def _passed(parent: str) -> str:
+    """The kinds of parts that are handed on to an account, or to another person."""
+    return TOUCH + DEAL if parent.startswith("account:") else TOUCH + DEAL + GROUP + CONTACT
+
+
+def keep_smaller(
+    parts: Parts, name: str, value: bytes, topic: str, fact_id: str, read: Any
+) -> Conflict | None:
+    """Keep the smaller of two facts with one id (by time, then bytes); the other is reported."""
+    known = parts.get(name)
+    if known is None or known == value:
+        parts[name] = value
+        return None
+    mine, theirs = read(value), read(known)
+    if (theirs.at, theirs.raw) <= (mine.at, mine.raw):
+        return Conflict(topic, fact_id, theirs.at)
+    parts[name] = value
+    return Conflict(topic, fact_id, mine.at)
+
+
+class RecordedTouch:
+    """One touch id: the versions other systems recorded, and the form fill that it may be."""
+
+    __slots__ = ("_dirty", "_rules", "_told", "name", "parts", "tag")
+
+    def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
+        self.name = name
+        self.tag = tag_of(f"touch:{name}")
+        self.parts = parts
+        self._rules = rules
+        self._dirty: Changes = {}
+        self._told = self._contents()
+
+    def apply(self, topic: str, fact: Fact) -> Conflict | None:
+        """Take one version of the touch."""
+        if not isinstance(fact, TouchFact):
+            raise TypeError(f"no fact of a touch: {fact!r}")
+        name, value = f"{_VERSION}:{'' if fact.updated_at is None else fact.updated_at}", pack(fact)
+        conflict = keep_smaller(self.parts, name, value, TOUCHES, fact.id, _version)
+        self._dirty[name] = self.parts[name]
+        return conflict
+
+    def receive(self, message: Message) -> None:
+        """Take a form fill's claim, or another id's versions."""
+        if not isinstance(message, Report):
+            raise TypeError(f"no message to a touch: {message!r}")
+        self._dirty.update(take(self.parts, message))
+
+    def flush(self) -> Outcome:
+        """The touch as it now stands, told to its person."""
+        told = self._contents()
+        messages: list[Message] = list(reports(self._told, told, self.tag))
+        changes, self._dirty, self._told = self._dirty, {}, told
+        return Outcome(changes, messages)
+
+    def _of_kind(self, kind: str) -> list[tuple[str, bytes]]:
+        return sorted((name, value) for name, value in self.parts.items() if name[0] == kind)
+
+    def _contents(self) -> Contents:
+        contents: Contents = {}
+        for to, name, value in (*self._named(), *self._touches()):
+            contents.setdefault(to, {})[name] = value
+        return contents
+
+    def _named(self) -> Iterator[tuple[str, str, bytes]]:
+        own = [_version(value) for name, value in self._of_kind(_VERSION) if name[1] == ":"]
+        fact = standing_version(own) if own else None
+        if fact and fact.person and not fact.deleted:
+            yield f"person:{fact.person}", f"{KNOWN}:", pack(fact.at)
+
+    def _touches(self) -> Iterator[tuple[str, str, bytes]]:
+        versions = self._of_kind(_VERSION)
+        if same := self._of_kind(SAME_AS):
+            yield from ((f"touch:{_str(same[0][1])}", name, value) for name, value in versions)
+            return
+        facts = [_version(value) for _, value in versions]
+        fact = standing_version(facts) if facts else None
+        if fact is not None and fact.deleted:
+            fact = None
+        for person, touch in self._standing(fact):
+            yield f"person:{person}", f"{TOUCH}:{touch.id}", pack(touch)
+
+    def _standing(self, fact: TouchFact | None) -> Iterator[tuple[str, Touch]]:
+        forms = sorted((_claim(value) for _, value in self._of_kind(FORM)), key=lambda claim: claim[1].order)
+        for number, (owner, form) in enumerate(forms):
+            same = fact if number == 0 else None
+            person = owner or (same.person if same else None)
+            if person:
+                yield person, merged_with_form(form, same) if same else form
+        if fact and fact.person and not forms:
+            yield fact.person, recorded_touch(fact, self._rules)
+
+
+class DealRecord:
+    """One deal: its facts as they came, so that any rule can read them again."""
+
+    __slots__ = ("_dirty", "_rules", "_told", "name", "parts", "tag")
+
+    def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
+        self.name = name
+        self.tag = tag_of(f"deal:{name}")
+        self.parts = parts
+        self._rules = rules
+        self._dirty: Changes = {}
+        self._told = self._contents()
+
+    def apply(self, topic: str, fact: Fact) -> Conflict | None:
+        """Take a deal change or a refund."""
+        if not isinstance(fact, DealChange | Refund):
+            raise TypeError(f"no fact of a deal: {fact!r}")
+        kind, read = (_CHANGE, self._change) if isinstance(fact, DealChange) else (_REFUND, self._refund)
+        name = f"{kind}:{fact.id}"
+        conflict = keep_smaller(self.parts, name, fact.raw, topic, fact.id, read)
+        self._dirty[name] = self.parts[name]
+        return conflict
+
+    def receive(self, message: Message) -> None:
+        """Nobody reports to a deal."""
+        raise TypeError(f"no message to a deal: {message!r}")
+
+    def flush(self) -> Outcome:
+        """The deal as it now stands, told to its account or first contact."""
+        told = self._contents()
+        messages: list[Message] = list(reports(self._told, told, self.tag))
+        changes, self._dirty, self._told = self._dirty, {}, told
+        return Outcome(changes, messages)
+
+    def _read(self, topic: str, raw: bytes) -> Any:
+        return decode(topic, raw, _END_OF_TIME, self._rules.settings)
+
+    def _change(self, raw: bytes) -> Any:
+        return self._read(DEAL_CHANGES, raw)
+
+    def _refund(self, raw: bytes) -> Any:
+        return self._read(BILLING, raw)
+
+    def _contents(self) -> Contents:
+        if not self.parts:
+            return {}
+        changes = [self._change(value) for name, value in self.parts.items() if name[0] == _CHANGE]
+        refunds = [self._refund(value) for name, value in self.parts.items() if name[0] == _REFUND]
+        deal = fold(self.name, changes, refunds, self._rules.settings.currency)
+        contents: Contents = {deal_parent(deal.account, deal.contacts, deal.id, self._rules): {f"{DEAL}:{self.name}": pack(deal)}}
+        for person, at in first_contacts(changes).items():
+            contents.setdefault(f"person:{person}", {})[f"{KNOWN}:"] = pack(at)
+        return contents
+
+
+_END_OF_TIME = 2**62
+
+
+def first_contacts(changes: Iterable[DealChange]) -> dict[str, int]:
+    """When each contact was first named on the deal."""
+    first: dict[str, int] = {}
+    for change in changes:
+        for person in change.contacts or ():
+            first[person] = min(change.at, first.get(person, change.at))
+    return first
+
+
+def deal_parent(account: str | None, contacts: tuple[str, ...], deal: str, rules: Rules) -> str:
+    """Whose journey the deal's is: its account's, else its first contact's, else nobody's."""
+    if account is not None:
+        return f"account:{account_id(account, rules)}"
+    return f"person:{contacts[0]}" if contacts else f"account:deal:{deal}"
+
+
+def account_id(text: str, rules: Rules) -> str:
+    """A host name means its registrable domain, any other text is a CRM id as it is."""
+    is_host = "." in text and host_of(text) == text.lower() and " " not in text
+    return (rules.registrable(text) if is_host else None) or text

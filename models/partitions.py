@@ -1,0 +1,30 @@
+"""Which partition an id belongs to: murmur2, as Kafka's own clients choose it.
+
+Source: org.apache.kafka.common.utils.Utils.murmur2 of the Java client.
+"""
+
+from functools import lru_cache
+
+_M = 0x5BD1E995
+_MASK = 0xFFFFFFFF
+
+
+def murmur2(data: bytes) -> int:
+    """Kafka's 32-bit murmur2 hash."""
+    length = len(data)
+    h = 0x9747B28C ^ length
+    whole = length & ~3
+    for at in range(0, whole, 4):
+        k = int.from_bytes(data[at : at + 4], "little") * _M & _MASK
+        k = (k ^ k >> 24) * _M & _MASK
+        h = h * _M & _MASK ^ k
+    if left := data[whole:]:
+        h = (h ^ int.from_bytes(left, "little")) * _M & _MASK
+    h = (h ^ h >> 13) * _M & _MASK
+    return h ^ h >> 15
+
+
+@lru_cache(maxsize=300_000)
+def partition_of(key: str, partitions: int) -> int:
+    """The partition of a record key."""
+    return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions

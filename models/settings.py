@@ -1,0 +1,196 @@
+"""The settings: one frozen record, a default for each that works on a laptop.
+
+`deploy/reference.toml` is this file in the operator's words; a test keeps them equal.
+"""
+
+from typing import Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import msgspec
+
+from models.errors import BadInput
+
+
+class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where Kafka is and how to log in; TLS and SASL as its own clients name them."""
+
+    bootstrap: str = ""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str = ""
+    sasl_password: str = ""
+    ssl_cafile: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
+    replication_factor: int = 1
+    session_timeout_seconds: float = 8.0
+
+
+class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where Redis is: redis://, rediss:// (TLS) or redis+cluster://."""
+
+    url: str = ""
+
+
+class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP door; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    write_keys: tuple[str, ...] = ("dev",)
+    max_body_bytes: int = 4 * 1024 * 1024
+    address: str = ""
+
+
+class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which stages of one CRM pipeline are won and lost; any other is open."""
+
+    won: tuple[str, ...] = ("closed_won",)
+    lost: tuple[str, ...] = ("closed_lost",)
+    stages: tuple[str, ...] = ()
+
+
+class ChannelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One row of the channel table: every condition given must hold; `*` is any value.
+
+    A condition is a tuple of alternatives, compared without case; an alternative that
+    ends in `*` is a prefix, one that starts with it a suffix.
+    """
+
+    channel: str
+    source: tuple[str, ...] = ()
+    medium: tuple[str, ...] = ()
+    campaign: tuple[str, ...] = ()
+    term: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
+    click_id: tuple[str, ...] = ()
+    referrer: tuple[str, ...] = ()
+    referrer_kind: tuple[str, ...] = ()
+    source_kind: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
+
+
+class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"source": "from", "target": "to"}):
+    """From `date` on, 1 unit of `from` is `rate` units of `to`."""
+
+    date: str
+    source: str
+    target: str
+    rate: str
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Values that never name a person, and how many links make an id a shared one."""
+
+    guards: tuple[str, ...] = (
+        "null",
+        "undefined",
+        "none",
+        "guest",
+        "anonymous",
+        "user",
+        "0",
+        "-1",
+        "true",
+        "false",
+        "",
+        "test@*",
+        "noreply@*",
+    )
+    persons_per_visitor: int = 50
+    emails_per_user_id: int = 10
+
+
+class Lookback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many days before a conversion a touch still takes part."""
+
+    lead: int = 90
+    opportunity: int = 90
+    won: int = 90
+
+
+class Lanes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the lanes batch: larger batches cost less a fact, smaller ones answer sooner."""
+
+    batch_facts: int = 4000
+    cached_states: int = 60_000
+    linger_ms: int = 5
+    fetch_wait_ms: int = 100
+    instance: str = ""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that an operator may set."""
+
+    kafka: Kafka = Kafka()
+    redis: Redis = Redis()
+    web: Web = Web()
+    lanes: Lanes = Lanes()
+    identity: Identity = Identity()
+    lookback: Lookback = Lookback()
+    partitions: int = 8
+    topic_prefix: str = ""
+    max_fact_bytes: int = 4 * 1024 * 1024
+    currency: str = "USD"
+    time_zone: str = "UTC"
+    session_gap_minutes: int = 30
+    session_hours: int = 24
+    direct_touches: bool = True
+    deal_contacts_only: bool = False
+    form_events: tuple[str, ...] = ("Form Submitted", "Form Filled", "Lead Captured", "Signed Up")
+    own_domains: tuple[str, ...] = ()
+    excluded_referrers: tuple[str, ...] = (
+        "paypal.com",
+        "stripe.com",
+        "accounts.google.com",
+        "login.microsoftonline.com",
+        "login.live.com",
+        "appleid.apple.com",
+        "klarna.com",
+        "adyen.com",
+        "okta.com",
+        "auth0.com",
+        "onelogin.com",
+        "checkout.shopify.com",
+        "pay.google.com",
+        "pay.amazon.com",
+    )
+    free_mail_domains: tuple[str, ...] = ()
+    time_decay_half_life_days: float = 7.0
+    pipelines: dict[str, Pipeline] = msgspec.field(default_factory=dict)
+    channels: tuple[ChannelRule, ...] = ()
+    rates: tuple[Rate, ...] = ()
+
+    def pipeline(self, name: str | None) -> Pipeline:
+        """The pipeline's stages, those of `default` where it is not listed."""
+        return self.pipelines.get(name or "default") or self.pipelines.get("default") or Pipeline()
+
+
+def parse_settings(raw: object) -> Settings:
+    """Settings from a parsed TOML document; BadInput names the setting that is wrong."""
+    try:
+        settings = msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at ")
+        raise BadInput(path.strip("`$.") or "settings", message, raw) from error
+    return check(settings)
+
+
+def check(settings: Settings) -> Settings:
+    """The settings when every value is possible; else BadInput names the first that is not."""
+    if settings.time_zone not in available_timezones():
+        raise BadInput("time_zone", "an IANA time zone such as Europe/Berlin", settings.time_zone)
+    ZoneInfo(settings.time_zone)
+    for name, value in (("partitions", settings.partitions), ("lanes.batch_facts", settings.lanes.batch_facts)):
+        if value < 1:
+            raise BadInput(name, "a whole number from 1", value)
+    if settings.time_decay_half_life_days <= 0:
+        raise BadInput("time_decay_half_life_days", "days above 0", settings.time_decay_half_life_days)
+    return settings
+
+
+def rules_fingerprint(settings: Settings) -> str:
+    """The settings that decide numbers, as text: tables made under another are stale."""
+    skipped = {"kafka", "redis", "web", "lanes", "topic_prefix", "max_fact_bytes"}
+    rules = {name: value for name, value in msgspec.structs.asdict(settings).items() if name not in skipped}
+    return msgspec.json.encode(rules, order="deterministic").decode()

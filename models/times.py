@@ -1,0 +1,58 @@
+"""Instants: integer microseconds since 1970, UTC; days in the reporting time zone."""
+
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from models.errors import BadInput
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+
+
+def parse_instant(text: str, where: str) -> int:
+    """Microseconds of an ISO 8601 instant; without a zone it is UTC, nanoseconds are cut.
+
+    Raises BadInput when the text is no instant.
+    """
+    try:
+        return to_micros(datetime.fromisoformat(text.strip()))
+    except (ValueError, OverflowError, AttributeError):
+        raise BadInput(where, "an ISO 8601 instant such as 2026-04-03T12:00:00Z", text) from None
+
+
+def to_micros(moment: datetime) -> int:
+    """Integer microseconds of a datetime; a naive one is UTC."""
+    days = moment.toordinal() - _EPOCH_ORDINAL
+    seconds = (days * 24 + moment.hour) * 3600 + moment.minute * 60 + moment.second
+    micros = seconds * SECOND + moment.microsecond
+    offset = moment.utcoffset()
+    return micros if offset is None else micros - offset // timedelta(microseconds=1)
+
+
+def to_datetime(at: int) -> datetime:
+    """The instant as an aware datetime in UTC."""
+    return _EPOCH + timedelta(microseconds=at)
+
+
+def to_text(at: int) -> str:
+    """ISO 8601 in UTC with `Z`, fractions only where there are any."""
+    return to_datetime(at).isoformat().replace("+00:00", "Z")
+
+
+@lru_cache(maxsize=65536)
+def _day_of_hour(hour: int, zone: str) -> str:
+    return to_datetime(hour).astimezone(ZoneInfo(zone)).date().isoformat()
+
+
+def day_of(at: int, zone: str) -> str:
+    """The day (YYYY-MM-DD) of an instant in the reporting time zone.
+
+    Zones change their offset at quarters of an hour only, so a quarter has one day.
+    """
+    return _day_of_hour(at - at % (15 * MINUTE), zone)

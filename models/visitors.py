@@ -1,0 +1,589 @@
+"""A visitor: a browser or device, its sessions, and the people it was identified as.
+
+The step of the visitors lane. Sessions are kept apart as parts, so that a long history
+costs a new hit nothing; what is reported is always a function of all facts known.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import msgspec
+
+from models.channels import Origin
+from models.entity import Conflict, Contents, Outcome, reports
+from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink
+from models.facts import Hit as HitFact
+from models.reports import (
+    FORM,
+    GROUP,
+    KNOWN,
+    LINK,
+    MARK,
+    SAME_AS,
+    TOUCH,
+    WATCH,
+    Changes,
+    Message,
+    Parts,
+    Report,
+    id_in,
+    pack,
+    tag_of,
+    under,
+)
+from models.identity import Link
+from models.rules import Rules
+from models.sessions import DIRECT, Arrive, Hit, arrivals, current_source, cut, opens_session, web_touches
+from models.touches import FORM_FILL, Touch, site_touch
+
+_ID, _FILL, _UNLINK, _SESSION = "i", "F", "x", "s"
+
+
+class Mark(NamedTuple):
+    """The visitor was identified as `person` at `at` by the message `id`."""
+
+    at: int
+    id: str
+    person: str
+
+
+class Site(NamedTuple):
+    """What visitors are decided by: the rules and the reading of URLs under them."""
+
+    rules: Rules
+    arrive: Arrive
+
+
+def site_of(rules: Rules) -> Site:
+    """The rules with a memory for URLs already read."""
+    return Site(rules, arrivals(rules))
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    """A session at rest: tables of what recurs, one row number a hit."""
+
+    first_at: int
+    gaps: list[int]
+    ids: list[str] | bytes
+    origins: list[Origin]
+    paths: list[str]
+    persons: list[str]
+    origin_rows: bytes | list[int]
+    path_rows: bytes | list[int]
+    person_rows: bytes | list[int]
+
+
+_unpack_session = msgspec.msgpack.Decoder(_Packed).decode
+_unpack_identification = msgspec.msgpack.Decoder(Identification).decode
+_unpack_fill = msgspec.msgpack.Decoder(FormFill).decode
+_unpack_unlink = msgspec.msgpack.Decoder(Unlink).decode
+_unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
+_unpack_pair = msgspec.msgpack.Decoder(tuple[str, str]).decode
+_UUID_CHARS = frozenset("0123456789abcdef-")
+
+
+class Session:
+    """Hits with no gap between them, in order; `name` is the part it is kept in."""
+
+    __slots__ = ("hits", "persons", "reported", "retouched", "stored")
+
+    def __init__(self, hits: list[Hit], stored: str | None = None) -> None:
+        self.hits = hits
+        self.stored = stored
+        self.retouched = stored is None
+        self.reported: dict[str, tuple[str, bytes]] = {}
+        self.persons = {hit.person for hit in hits if hit.person}
+
+    @property
+    def name(self) -> str:
+        """The part's name: the session's begin."""
+        return f"{_SESSION}:{self.hits[0].at}"
+
+    def pack(self) -> bytes:
+        """The session at rest."""
+        hits = self.hits
+        origins, paths, persons = _Table(), _Table(), _Table()
+        return pack(
+            _Packed(
+                hits[0].at,
+                [later.at - earlier.at for earlier, later in pairwise(hits)],
+                _pack_ids([hit.id for hit in hits]),
+                origins.rows,
+                paths.rows,
+                persons.rows,
+                _numbers(0 if hit.origin is None else 1 + origins.row(hit.origin) for hit in hits),
+                _numbers(paths.row(hit.path) for hit in hits),
+                _numbers(0 if hit.person is None else 1 + persons.row(hit.person) for hit in hits),
+            )
+        )
+
+
+class _Table:
+    """Values in the order first seen, by number."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+
+    def row(self, value: Any) -> int:
+        number = self._numbers.setdefault(value, len(self.rows))
+        if number == len(self.rows):
+            self.rows.append(value)
+        return number
+
+
+def _numbers(values: Iterable[int]) -> bytes | list[int]:
+    """A byte a number while all fit one; nothing at all while all are 0."""
+    rows = list(values)
+    if not any(rows):
+        return b""
+    return bytes(rows) if max(rows) < 256 else rows
+
+
+def _pack_ids(ids: list[str]) -> list[str] | bytes:
+    """Canonical UUIDs as their 16 bytes, any other ids as they are."""
+    if all(len(text) == 36 and text[8] == "-" and text[13] == "-" for text in ids):
+        joined = "".join(ids)
+        if _UUID_CHARS.issuperset(joined):
+            try:
+                packed = bytes.fromhex(joined.replace("-", ""))
+            except ValueError:
+                return ids
+            return packed if _unpack_ids(packed) == ids else ids
+    return ids
+
+
+def _unpack_ids(ids: list[str] | bytes) -> list[str]:
+    if isinstance(ids, list):
+        return ids
+    text = ids.hex()
+    return [
+        f"{text[at:at + 8]}-{text[at + 8:at + 12]}-{text[at + 12:at + 16]}-{text[at + 16:at + 20]}-{text[at + 20:at + 32]}"
+        for at in range(0, len(text), 32)
+    ]
+
+
+def unpack_session(value: bytes) -> list[Hit]:
+    """The hits of a session at rest, oldest first."""
+    kept = _unpack_session(value)
+    ids = _unpack_ids(kept.ids)
+    none = [0] * len(ids)
+    origins, persons = [None, *kept.origins], [None, *kept.persons]
+    at, hits = kept.first_at, []
+    rows = zip(
+        ids, [0, *kept.gaps], kept.origin_rows or none, kept.path_rows or none, kept.person_rows or none, strict=True
+    )
+    for hit_id, gap, origin, path, person in rows:
+        at += gap
+        hits.append(Hit(at, hit_id, origins[origin], kept.paths[path], persons[person]))
+    return hits
+
+
+class Visitor:
+    """One visitor's state; see `Entity` for what a lane does with it."""
+
+    __slots__ = (
+        "_all_stale", "_changed", "_dirty", "_gone", "_ids", "_marks", "_site",
+        "alias_marks", "fills", "identifications", "name", "roots", "sessions", "tag", "told", "unlinks",
+    )  # fmt: skip
+
+    def __init__(self, name: str, parts: Parts, site: Site) -> None:
+        self.name = name
+        self.tag = tag_of(name)
+        self._site = site
+        self.identifications: dict[str, Identification] = {}
+        self.fills: dict[str, FormFill] = {}
+        self.unlinks: dict[str, Unlink] = {}
+        self.alias_marks: dict[str, Mark] = {}
+        self.roots: dict[str, tuple[str, str]] = {}
+        self.sessions: list[Session] = []
+        self._load(parts)
+        self._ids = {hit.id: hit.at for session in self.sessions for hit in session.hits}
+        self._marks: list[Mark] | None = None
+        self._dirty: Changes = {}
+        self._changed: dict[int, Session] = {}
+        self._gone: list[Session] = []
+        self._all_stale = False
+        self.told: Contents = self._contents()
+        if self._identified:
+            for session in self.sessions:
+                session.reported = self._session_report(session)
+
+    def _load(self, parts: Parts) -> None:
+        for name, value in parts.items():
+            match name[0]:
+                case "s":
+                    self.sessions.append(Session(unpack_session(value), name))
+                case "i":
+                    self.identifications[id_in(name)] = _unpack_identification(value)
+                case "F":
+                    self.fills[id_in(name)] = _unpack_fill(value)
+                case "x":
+                    self.unlinks[id_in(name)] = _unpack_unlink(value)
+                case "M":
+                    at, person = _unpack_mark(value)
+                    self.alias_marks[name] = Mark(at, id_in(name), person)
+                case "r":
+                    self.roots[name] = _unpack_pair(value)
+        self.sessions.sort(key=lambda session: session.hits[0])
+
+    @property
+    def _identified(self) -> bool:
+        return bool(
+            self.identifications or self.fills or self.alias_marks or any(session.persons for session in self.sessions)
+        )
+
+    # --- facts in -------------------------------------------------------------------
+
+    def apply(self, topic: str, fact: Fact) -> Conflict | None:
+        """Take one fact of this visitor; a second one with its id may be a Conflict."""
+        match fact:
+            case HitFact():
+                return self._apply_hit(fact)
+            case Identification():
+                return self._keep(self.identifications, _ID, fact, fact.at, fact.id, IDENTITIES)
+            case FormFill():
+                named = fact.identification
+                return self._keep(self.fills, _FILL, fact, named.at, named.id, FORM_FILLS)
+            case Unlink():
+                return self._keep(self.unlinks, _UNLINK, fact, fact.at, fact.id, IDENTITIES)
+        raise TypeError(f"no fact of a visitor: {fact!r}")
+
+    def _keep(self, kept: dict[str, Any], kind: str, fact: Any, at: int, fact_id: str, topic: str) -> Conflict | None:
+        """Keep the fact, the smaller of two with one id."""
+        known = kept.get(fact_id)
+        if known == fact:
+            return None
+        loser = None
+        if known is not None:
+            known_at = known.identification.at if isinstance(known, FormFill) else known.at
+            if (known_at, pack(known)) < (at, pack(fact)):
+                return Conflict(topic, fact_id, known_at)
+            loser = Conflict(topic, fact_id, at)
+        kept[fact_id] = fact
+        self._dirty[f"{kind}:{fact_id}"] = pack(fact)
+        self._restate()
+        return loser
+
+    def _restate(self) -> None:
+        """Whose the visitor is may have changed: everything is reported anew."""
+        self._marks = None
+        self._all_stale = True
+
+    def _apply_hit(self, fact: HitFact) -> Conflict | None:
+        origin, path = self._site.arrive(fact.url, fact.referrer, fact.utm)
+        hit = Hit(fact.at, fact.id, origin, path, fact.person)
+        known_at = self._ids.get(hit.id)
+        if known_at is None:
+            self._insert(hit)
+            return None
+        known = self._find(hit.id, known_at)
+        if known == hit:
+            return None
+        if (known.at, pack(known)) <= (hit.at, pack(hit)):
+            return Conflict(PAGE_VIEWS, hit.id, known.at)
+        self._remove(known)
+        self._insert(hit)
+        self._restate()
+        return Conflict(PAGE_VIEWS, hit.id, hit.at)
+
+    def _find(self, hit_id: str, at: int) -> Hit:
+        session = self.sessions[self._session_at(at)]
+        return next(hit for hit in session.hits if hit.id == hit_id)
+
+    def _session_at(self, at: int) -> int:
+        """The number of the last session that begins at or before `at`; -1 before all."""
+        return bisect_right(self.sessions, at, key=lambda session: session.hits[0].at) - 1
+
+    def _insert(self, hit: Hit) -> None:
+        self._ids[hit.id] = hit.at
+        last = self.sessions[-1] if self.sessions else None
+        if last is None or hit[:2] > last.hits[-1][:2]:
+            self._append(last, hit)
+        else:
+            self._recut(hit.at, adding=hit)
+
+    def _append(self, last: Session | None, hit: Hit) -> None:
+        if last is None or opens_session(hit.at, last.hits[-1].at, last.hits[0].at, self._site.rules):
+            last = Session([])
+            self.sessions.append(last)
+        last.hits.append(hit)
+        last.retouched |= hit.origin is not None
+        self._changed[id(last)] = last
+        if hit.person is not None:
+            self._mark_hit(last, hit, hit.person)
+
+    def _mark_hit(self, session: Session, hit: Hit, person: str) -> None:
+        """A hit in order that names its person changes owners only if the person is new."""
+        marks = self._marks
+        session.persons.add(person)
+        if marks and marks[-1].person == person and marks[-1].at <= hit.at and not self._all_stale:
+            marks.append(Mark(hit.at, hit.id, person))
+        else:
+            self._restate()
+
+    def _remove(self, hit: Hit) -> None:
+        del self._ids[hit.id]
+        self._recut(hit.at, removing=hit)
+
+    def _recut(self, at: int, adding: Hit | None = None, removing: Hit | None = None) -> None:
+        """Cut anew from the session before `at` to the next gap that no hit can have moved."""
+        begin = max(self._session_at(at) - 1, 0)
+        end = max(self._session_at(at), begin)
+        while end + 1 < len(self.sessions) and not self._apart(self.sessions[end], self.sessions[end + 1], at):
+            end += 1
+        old = self.sessions[begin : end + 1]
+        hits = sorted([hit for session in old for hit in session.hits if hit is not removing] + ([adding] if adding else []))
+        fresh = [Session(cut_hits) for cut_hits in cut(hits, self._site.rules)]
+        self.sessions[begin : end + 1] = fresh
+        self._gone.extend(old)
+        for session in old:
+            self._changed.pop(id(session), None)
+        self._changed.update((id(session), session) for session in fresh)
+        if any(session.persons for session in fresh):
+            self._restate()
+
+    def _apart(self, earlier: Session, later: Session, at: int) -> bool:
+        """True when a hit at `at` cannot join what follows `earlier` to it."""
+        last = max(earlier.hits[-1].at, at)
+        return later.hits[0].at - last >= self._site.rules.gap and later.hits[0].at > at
+
+    def receive(self, message: Message) -> None:
+        """Take an alias of another visitor, or the root of a person watched."""
+        if not isinstance(message, Report):
+            raise TypeError(f"no message to a visitor: {message!r}")
+        for name, value in message.changes.items():
+            mine = under(message.tag, name)
+            self._dirty[mine] = value
+            if name[0] == MARK:
+                self._take_mark(mine, value)
+            elif value is None:
+                self.roots.pop(mine, None)
+            else:
+                self.roots[mine] = _unpack_pair(value)
+        self._restate()
+
+    def _take_mark(self, name: str, value: bytes | None) -> None:
+        if value is None:
+            self.alias_marks.pop(name, None)
+        else:
+            at, person = _unpack_mark(value)
+            self.alias_marks[name] = Mark(at, id_in(name), person)
+
+    # --- whose sessions -------------------------------------------------------------
+
+    def marks(self) -> list[Mark]:
+        """Every identification that stands, oldest first."""
+        if self._marks is None:
+            self._marks = sorted(self._standing_marks())
+        return self._marks
+
+    def _standing_marks(self) -> Iterator[Mark]:
+        withdrawn = {unlink.unlinks for unlink in self.unlinks.values()}
+        for message in self._messages():
+            if message.person and message.id not in withdrawn:
+                yield Mark(message.at, message.id, message.person)
+                if message.other_visitor == self.name:
+                    yield Mark(message.at, message.id, message.person)
+        yield from self.alias_marks.values()
+        for session in self.sessions:
+            if session.persons:
+                yield from (
+                    Mark(hit.at, hit.id, hit.person)
+                    for hit in session.hits
+                    if hit.person and hit.id not in withdrawn
+                )
+
+    def _messages(self) -> Iterator[Identification]:
+        yield from self.identifications.values()
+        yield from (fill.identification for fill in self.fills.values())
+
+    def owner_at(self, at: int) -> str | None:
+        """The person to whom a visit starting at `at` belongs; None while nobody is known."""
+        marks = self.marks()
+        if not marks or self._is_shared():
+            return None
+        number = bisect_right(marks, at, key=lambda mark: mark.at) - 1
+        return marks[max(number, 0)].person
+
+    def _persons(self) -> set[str]:
+        return {mark.person for mark in self.marks()}
+
+    def _is_shared(self) -> bool:
+        """More people than one visitor can be: all its identifications lapse."""
+        most = self._site.rules.settings.identity.persons_per_visitor
+        persons = self._persons() if len(self.marks()) > most else ()
+        if len(persons) <= most:
+            return False
+        roots = dict(self.roots.values())
+        return len({roots.get(person, person) for person in persons}) > most
+
+    # --- reports out ----------------------------------------------------------------
+
+    def flush(self) -> Outcome:
+        """What changed in storage, and what people, touches and other visitors must be told."""
+        old, new = self._touch_changes()
+        messages: list[Message] = list(reports(old, new, self.tag))
+        if self._all_stale:
+            told = self._contents()
+            messages = list(reports(_merge(old, self.told), _merge(new, told), self.tag))
+            self.told = told
+        changes = self._stored_changes()
+        self._changed, self._gone, self._dirty, self._all_stale = {}, [], {}, False
+        return Outcome(changes, messages)
+
+    def _stored_changes(self) -> Changes:
+        changes: Changes = {session.stored: None for session in self._gone if session.stored}
+        for session in self._changed.values():
+            name = session.name
+            if session.stored and session.stored != name:
+                changes[session.stored] = None
+            session.stored = name
+            changes[name] = session.pack()
+        return {**changes, **self._dirty}
+
+    def _touch_changes(self) -> tuple[Contents, Contents]:
+        """The touches of the sessions that may have changed: as reported, and as they are."""
+        if not self._all_stale and not self._marked:
+            return {}, {}
+        changed = [session for session in self._changed.values() if session.retouched]
+        sessions = self.sessions if self._all_stale else changed
+        old: Contents = {}
+        new: Contents = {}
+        for session in {id(each): each for each in (*self._gone, *sessions)}.values():
+            _add(old, session.reported)
+        for session in sessions:
+            session.reported = self._session_report(session)
+            _add(new, session.reported)
+        return old, new
+
+    @property
+    def _marked(self) -> bool:
+        return bool(self.told) or self._marks is None or bool(self._marks)
+
+    def _session_report(self, session: Session) -> dict[str, tuple[str, bytes]]:
+        """The session's touches by part name, each with the person it is reported to."""
+        session.retouched = False
+        owner = self.owner_at(session.hits[0].at)
+        if owner is None:
+            return {}
+        to = f"person:{owner}"
+        touches = web_touches(session.hits, self.name, self._site.rules)
+        return {f"{TOUCH}:{touch.id}": (to, pack(touch)) for touch in self._with_known(session, touches)}
+
+    def _with_known(self, session: Session, touches: list[Touch]) -> list[Touch]:
+        """The touches, each with the moments at which people became known in its visit."""
+        known: dict[int, list[int]] = {}
+        for at in self._known_in(session):
+            upto = [number for number, touch in enumerate(touches) if touch.at <= at]
+            known.setdefault(upto[-1] if upto else 0, []).append(at)
+        return [
+            msgspec.structs.replace(touch, known_at=tuple(known[number])) if number in known else touch
+            for number, touch in enumerate(touches)
+        ]
+
+    def _known_in(self, session: Session) -> list[int]:
+        """When each person was first named in the session's visit."""
+        gap = self._site.rules.gap
+        marks = self.marks()
+        begin = bisect_left(marks, session.hits[0].at - gap, key=lambda mark: mark.at)
+        end = bisect_right(marks, session.hits[-1].at + gap, key=lambda mark: mark.at)
+        first: dict[str, int] = {}
+        for mark in marks[begin:end]:
+            if self.visit_at(mark.at) is session:
+                first.setdefault(mark.person, mark.at)
+        return sorted(set(first.values()))
+
+    def visit_at(self, at: int) -> Session | None:
+        """The session that a hit at `at` would join."""
+        number = self._session_at(at)
+        if number >= 0:
+            session = self.sessions[number]
+            last = next(hit.at for hit in reversed(session.hits) if hit.at <= at)
+            if not opens_session(at, last, session.hits[0].at, self._site.rules):
+                return session
+        following = self.sessions[number + 1] if number + 1 < len(self.sessions) else None
+        return following if following and following.hits[0].at - at < self._site.rules.gap else None
+
+    def _contents(self) -> Contents:
+        """What everybody should hold of this visitor, touches of sessions apart."""
+        contents: Contents = {}
+        for to, name, value in self._told():
+            contents.setdefault(to, {})[name] = value
+        return contents
+
+    def _told(self) -> Iterator[tuple[str, str, bytes]]:
+        if not self._identified:
+            return
+        for person, at in self._first_named().items():
+            yield f"person:{person}", f"{KNOWN}:", pack(at)
+        withdrawn = {unlink.unlinks for unlink in self.unlinks.values()}
+        for message in self._messages():
+            if message.id not in withdrawn:
+                yield from _told_links(message, self.name)
+        for fill in self.fills.values():
+            yield from self._told_fill(fill, withdrawn)
+        if len(self._persons()) > self._site.rules.settings.identity.persons_per_visitor:
+            for person in self._persons():
+                yield f"person:{person}", f"{WATCH}:", pack(self.name)
+
+    def _first_named(self) -> dict[str, int]:
+        first: dict[str, int] = {}
+        named = [(message.at, name) for message in self._messages() for name in message.names]
+        named += [
+            (hit.at, hit.person)
+            for session in self.sessions
+            if session.persons
+            for hit in session.hits
+            if hit.person
+        ]
+        for at, name in sorted(named):
+            first.setdefault(name, at)
+        return first
+
+    def _told_fill(self, fill: FormFill, withdrawn: set[str]) -> Iterator[tuple[str, str, bytes]]:
+        named = fill.identification
+        person = None if named.id in withdrawn else named.person
+        owner = person or self.owner_at(named.at)
+        claim = pack((owner, self._form_touch(fill)))
+        yield f"touch:{fill.external_id or named.id}", f"{FORM}:{named.id}", claim
+        if fill.external_id and fill.external_id != named.id:
+            yield f"touch:{named.id}", f"{SAME_AS}:", pack(fill.external_id)
+
+    def _form_touch(self, fill: FormFill) -> Touch:
+        """The form fill as a touch, under the source that was current on the site."""
+        named = fill.identification
+        number = self._session_at(named.at)
+        hits: Sequence[Hit] = self.sessions[number].hits if number >= 0 else ()
+        before = [hit.at for hit in hits if hit.at <= named.at]
+        if before and named.at - before[-1] < self._site.rules.gap:
+            opened, origin = current_source(hits, named.at)
+            return self._site_touch(fill, origin, opened.path)
+        arrival = self._site.arrive(fill.url, fill.referrer, fill.utm)
+        return self._site_touch(fill, arrival.origin or DIRECT, arrival.path if fill.url else None)
+
+    def _site_touch(self, fill: FormFill, origin: Origin, path: str | None) -> Touch:
+        named = fill.identification
+        return site_touch(named.at, named.id, FORM_FILL, origin, path, self.name, self._site.rules)
+
+
+def _told_links(message: Identification, visitor: str) -> Iterator[tuple[str, str, bytes]]:
+    for source, target in message.links:
+        yield f"person:{source}", f"{LINK}:{message.id}", pack(Link(message.at, message.id, source, target))
+    if message.group:
+        person, group = message.group
+        yield f"person:{person}", f"{GROUP}:{message.id}", pack((message.at, group))
+    if message.other_visitor and message.person and message.other_visitor != visitor:
+        yield f"visitor:{message.other_visitor}", f"{MARK}:{message.id}", pack((message.at, message.person))
+
+
+def _add(contents: Contents, reported: dict[str, tuple[str, bytes]]) -> None:
+    for name, (to, value) in reported.items():
+        contents.setdefault(to, {})[name] = value
+
+
+def _merge(first: Contents, second: Contents) -> Contents:
+    return {to: {**first.get(to, {}), **second.get(to, {})} for to in {*first, *second}}
+

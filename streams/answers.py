@@ -1,0 +1,71 @@
+"""How errors leave over HTTP: one table from error to status, one shape of body."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from models.errors import BadInput, Fenced, NotFound, TouchlineError, Unavailable
+
+
+class Unauthorized(TouchlineError):
+    """The write key is missing or none of ours."""
+
+
+class TooLarge(TouchlineError):
+    """The body, packed or inflated, is longer than `web.max_body_bytes`."""
+
+
+STATUS: dict[type[TouchlineError], int] = {
+    BadInput: 400,
+    Unauthorized: 401,
+    NotFound: 404,
+    TooLarge: 413,
+    TouchlineError: 500,
+    Fenced: 503,
+    Unavailable: 503,
+}
+
+CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    404: "not_found",
+    413: "too_large",
+    429: "try_later",
+    500: "internal_error",
+    503: "unavailable",
+}
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """The body of every answer that is an error."""
+
+    code: str
+    message: str
+    where: str | None = None
+    expected: str | None = None
+    got: str | None = None
+
+
+def status_of(error: TouchlineError) -> int:
+    """The status of the error's class, or of the nearest class above it."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(status: int, error: TouchlineError) -> bytes:
+    """The error as JSON with `code` and `message`; for bad input what was expected where, too."""
+    body = Problem(CODES[status], str(error))
+    if isinstance(error, BadInput):
+        body.where, body.expected, body.got = error.where, error.expected, error.got
+    return msgspec.json.encode(body)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Redis's own errors of being away, within the block, leave it as Unavailable."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        raise Unavailable(f"Redis does not answer: {error}") from error

@@ -1,0 +1,175 @@
+"""The worker: a Faust app that hosts the three lanes.
+
+    page-views, form-fills, identities ─▶ visitors ─▶ members ─▶ accounts ─▶ Redis totals
+
+The lanes are services of the app with consumer groups of their own (streams.lane);
+Faust hosts them, their timers and, later, the agents for low volumes.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import faust
+import faust.app.base
+import orjson
+import uvloop
+from mode import Service
+
+from models.lanes import LANES
+from models.settings import Settings, rules_fingerprint
+from models.times import SECOND, to_text
+from streams.config import redis_client
+from streams.lane import AWAY, LaneService
+from streams.reference import rules_from
+from streams.topics import create_topics
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 2.0
+HEARTBEAT_EXPIRY_SECONDS = 10
+PAUSE_POLL_SECONDS = 0.2
+RULES_KEY = "touchline:rules"
+PAUSE_KEY = "touchline:pause"
+
+
+class Lanes(Service):
+    """The three lanes of this worker, one Redis connection pool, one heartbeat."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
+        self.settings = settings
+        self.instance = settings.lanes.instance or f"worker-{os.getpid()}"
+        self.lanes: dict[str, LaneService] = {}
+
+    async def on_start(self) -> None:
+        self.redis = redis_client(self.settings, max_connections=64, socket_keepalive=True)
+        rules = rules_from(self.settings)
+        await self._reach_servers()
+        await self._check_rules()
+        for name, lane in LANES.items():
+            service = self.lanes[name] = LaneService(lane, rules, self.redis)
+            await service.start()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
+
+    async def on_stop(self) -> None:
+        await asyncio.gather(*(lane.stop() for lane in self.lanes.values()))
+        await self.redis.aclose()
+
+    async def _reach_servers(self) -> None:
+        """Wait for Kafka and Redis, and make the topics that are missing."""
+        pause = 0.1
+        while not self.should_stop:
+            try:
+                await self.redis.ping()
+                return await create_topics(self.settings)
+            except Exception as error:
+                if not isinstance(error, AWAY) and not getattr(error, "retriable", False):
+                    raise
+                log.warning("waiting for the servers: %s", error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    async def _check_rules(self) -> None:
+        """Tables made under other rules are not added to: wait until they are rebuilt."""
+        mine = rules_fingerprint(self.settings).encode()
+        warned = False
+        while not self.should_stop:
+            await self.redis.setnx(RULES_KEY, mine)
+            if await self.redis.get(RULES_KEY) == mine:
+                return
+            if not warned:
+                log.error("the tables were made under other settings: run `touchline rebuild`")
+                warned = True
+            await asyncio.sleep(1.0)
+
+    @Service.task
+    async def _fail_with_a_lane(self) -> None:
+        """End the worker when a lane failed; it begins again from the last commit."""
+        failed = [asyncio.ensure_future(asyncio.shield(lane.failed)) for lane in self.lanes.values()]
+        stopping = asyncio.ensure_future(self._stopped.wait())
+        await asyncio.wait([*failed, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for each in failed:
+            if each.done() and (error := each.exception()):
+                log.critical("a lane failed", exc_info=error)
+                os._exit(70)
+
+    @Service.task
+    async def _watch_pause(self) -> None:
+        while not self.should_stop:
+            try:
+                token = await self.redis.get(PAUSE_KEY)
+                for lane in self.lanes.values():
+                    lane.paused = token.decode() if token else ""
+            except AWAY:
+                pass
+            await self.sleep(PAUSE_POLL_SECONDS)
+
+    @Service.task
+    async def _beat(self) -> None:
+        before: dict[str, tuple[float, int]] = {}
+        while not self.should_stop:
+            try:
+                beat = orjson.dumps(self._heartbeat(before))
+                await self.redis.set(f"touchline:workers:{self.instance}", beat, ex=HEARTBEAT_EXPIRY_SECONDS)
+                await self._commit_offsets()
+            except AWAY as error:
+                log.debug("no heartbeat: %s", error)
+            await self.sleep(HEARTBEAT_SECONDS if any(lane.partitions for lane in self.lanes.values()) else 0.2)
+
+    def _heartbeat(self, before: dict[str, tuple[float, int]]) -> Mapping[str, Any]:
+        now = time.monotonic()
+        lanes = {}
+        for name, lane in self.lanes.items():
+            counters = lane.counters
+            handled = counters.facts + counters.messages
+            then, had = before.get(name, (now, handled))
+            before[name] = now, handled
+            rate = (handled - had) / (now - then) if now > then else 0.0
+            lanes[name] = {
+                **{field: getattr(counters, field) for field in counters.__struct_fields__},
+                "partitions": lane.partitions,
+                "rate": round(rate, 1),
+            }
+        at = to_text(time.time_ns() // 1000 // SECOND * SECOND)
+        return {"instance": self.instance, "at": at, "lanes": lanes}
+
+    async def _commit_offsets(self) -> None:
+        """Tell Kafka too where the lanes stand, so that ordinary lag tools work."""
+        for lane in self.lanes.values():
+            await lane.commit_offsets()
+
+
+class _App(faust.App):
+    """Faust without its own Kafka clients: no agent needs them yet, the lanes bring theirs."""
+
+    class BootStrategy(faust.app.base.BootStrategy):
+        enable_kafka = False
+
+
+def create_app(settings: Settings) -> faust.App:
+    """The Faust app, with the lanes as its service."""
+    app = _App(
+        f"{settings.topic_prefix}touchline",
+        broker=f"kafka://{settings.kafka.bootstrap}",
+        web_enabled=False,
+        topic_disable_leader=True,
+    )
+
+    @app.service
+    class Hosted(Lanes):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(settings, **options)
+
+    return app
+
+
+def run_worker(settings: Settings) -> None:
+    """Run a worker until it is told to stop (SIGINT, SIGTERM)."""
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    faust.Worker(create_app(settings), loglevel="INFO").execute_from_commandline()

@@ -1,0 +1,407 @@
+"""A lane: reads batches of its partitions, steps, commits, publishes. Exactly once.
+
+    read ─▶ load ─▶ step (pure, models.lanes) ─▶ commit in Redis ─▶ publish to Kafka
+
+State, totals, input offsets and outgoing messages are committed in one Lua call, on the
+condition that nobody else has taken the partition since. What was committed is
+published in order and under consecutive numbers; a receiver takes the next number of
+each sender and no other, so that a message counts once however often it is sent.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from models import lanes
+from models.errors import Fenced
+from models.lanes import Batch, Item, Lane, Record, Refusal
+from models.partitions import partition_of
+from models.reports import Forward, Message, pack, unpack_messages
+from models.rules import Rules
+from streams.config import kafka_options
+from streams.dead_letters import dead_letter
+from streams.tables import Tables
+from streams.topics import DEAD_LETTERS, full_name
+
+log = logging.getLogger(__name__)
+
+ENVELOPE_BYTES = 512 * 1024
+FETCH_BYTES = 2 * 1024 * 1024
+LARGEST_REQUEST_BYTES = 48 * 1024 * 1024
+DRAIN_SECONDS = 6.0
+BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+AWAY = (RedisConnectionError, RedisTimeoutError, KafkaError, OSError)
+"""What a server that is away raises: waited for, never fatal."""
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """Messages of one commit for one partition; `number` counts the pair's envelopes from 1."""
+
+    run: int
+    lane: str
+    partition: int
+    number: int
+    messages: msgspec.Raw
+
+
+class Outgoing(msgspec.Struct, frozen=True, array_like=True):
+    """An entry of the outbox: what goes to which partition of which topic."""
+
+    topic: str
+    partition: int
+    value: bytes
+
+
+_unpack_envelope = msgspec.msgpack.Decoder(Envelope).decode
+_unpack_outgoing = msgspec.msgpack.Decoder(Outgoing).decode
+
+
+class Intake(NamedTuple):
+    """A batch as read: its items, refusals, the next offsets and the numbers heard."""
+
+    items: list[Item]
+    forwards: list[Message]
+    refusals: list[Refusal]
+    offsets: dict[str, int]
+    seen: dict[str, int]
+    facts: int
+
+
+class Counters(msgspec.Struct):
+    """What a lane did since its worker began; read by `report lanes` and /metrics."""
+
+    facts: int = 0
+    messages: int = 0
+    batches: int = 0
+    refused: int = 0
+    retries: int = 0
+    step_seconds: float = 0.0
+    commit_seconds: float = 0.0
+
+
+class LaneService:
+    """One lane on one worker: every partition it was given runs in a task of its own."""
+
+    def __init__(self, lane: Lane, rules: Rules, redis: Any) -> None:
+        self.lane = lane
+        self.rules = rules
+        self.settings = rules.settings
+        self.counters = Counters()
+        self.paused = ""
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._redis = redis
+        self._build = lanes.builder(rules)
+        self._tables: dict[int, Tables] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
+        self.consumer = AIOKafkaConsumer(
+            **kafka_options(self.settings),
+            group_id=f"{self.settings.topic_prefix}touchline-{lane.name}",
+            group_instance_id=f"{self.settings.lanes.instance}-{lane.name}" if self.settings.lanes.instance else None,
+            session_timeout_ms=int(self.settings.kafka.session_timeout_seconds * 1000),
+            heartbeat_interval_ms=1000,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=self.settings.lanes.fetch_wait_ms,
+        )
+        self.producer = AIOKafkaProducer(
+            **kafka_options(self.settings),
+            enable_idempotence=True,
+            linger_ms=0,
+            max_request_size=LARGEST_REQUEST_BYTES,
+        )
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics the lane reads, the internal one last."""
+        return (*self.lane.topics, self.lane.internal)
+
+    @property
+    def partitions(self) -> list[int]:
+        """The partitions this worker has now."""
+        return sorted(self._tasks)
+
+    async def start(self) -> None:
+        """Connect, and join the lane's group."""
+        await self.producer.start()
+        await self.consumer.start()
+        names = [full_name(self.settings, topic) for topic in self.topics]
+        self.consumer.subscribe(names, listener=_Rebalance(self))
+
+    async def stop(self) -> None:
+        """Finish the batches under way and leave; within DRAIN_SECONDS."""
+        await self.release(list(self._tasks))
+        with contextlib.suppress(*AWAY):
+            await self.consumer.stop()
+            await self.producer.stop()
+
+    async def commit_offsets(self) -> None:
+        """Tell Kafka too where the lane stands, so that ordinary lag tools work."""
+        places = {
+            self._place(topic, partition): offset
+            for partition in self.partitions
+            for topic, offset in self._tables[partition].book.offsets.items()
+        }
+        mine = {place: offset for place, offset in places.items() if place in self.consumer.assignment()}
+        with contextlib.suppress(KafkaError):
+            if mine:
+                await self.consumer.commit(mine)
+
+    # --- who owns what --------------------------------------------------------------
+
+    def assign(self, partitions: Iterable[int]) -> None:
+        """Begin to work on these partitions."""
+        for partition in partitions:
+            if partition not in self._tasks:
+                self._tasks[partition] = asyncio.create_task(self._run(partition), name=f"{self.lane.name}:{partition}")
+                self._tasks[partition].add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A bug must not eat facts: it ends the worker, which begins again from the commit."""
+        if not task.cancelled() and (error := task.exception()) and not self.failed.done():
+            self.failed.set_exception(error)
+
+    async def release(self, partitions: Iterable[int]) -> None:
+        """Let the batches under way finish, for a while, and give the partitions up."""
+        tasks = [self._tasks.pop(partition) for partition in list(partitions) if partition in self._tasks]
+        for task in tasks:
+            task.stopping = True  # type: ignore[attr-defined]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+            for task in late:
+                task.cancel()
+
+    def _is_released(self) -> bool:
+        return getattr(asyncio.current_task(), "stopping", False)
+
+    # --- one partition --------------------------------------------------------------
+
+    async def _run(self, partition: int) -> None:
+        """Work on a partition until it is released; begin again after whatever took it away."""
+        share = max(self.settings.lanes.cached_states // self.settings.partitions, 100)
+        tables = self._tables.setdefault(partition, Tables(self._redis, self.lane.name, partition, share))
+        failures = 0
+        while not self._is_released():
+            try:
+                await self._own(tables)
+                failures = 0
+            except Fenced as error:
+                log.warning("%s", error)
+                await asyncio.sleep(1.0)
+            except AWAY as error:
+                tables.book.commit = -1
+                failures = await self._wait(failures, error)
+
+    async def _wait(self, failures: int, error: Exception) -> int:
+        """Back off from a server that is away."""
+        pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+        self.counters.retries += 1
+        if failures == 0:
+            log.warning("%s lane waits: %s: %s", self.lane.name, type(error).__name__, error)
+        await asyncio.sleep(pause)
+        return failures + 1
+
+    async def _own(self, tables: Tables) -> None:
+        if not await tables.acquire():
+            await asyncio.sleep(0.2)
+            return
+        published = await self._publish(await tables.outbox())
+        self._seek(tables)
+        tables.begin()
+        while not self._is_released():
+            records = await self._fetch(tables.partition)
+            if records:
+                published = await self._work(tables, records, published)
+            elif published or self.paused:
+                published = await self._settle(tables, published)
+
+    def _seek(self, tables: Tables) -> None:
+        """Read on from what is committed; what was never read, from its beginning."""
+        for topic in self.topics:
+            where = self._place(topic, tables.partition)
+            if where in self.consumer.assignment():
+                self.consumer.seek(where, tables.book.offsets.get(topic, 0))
+
+    def _place(self, topic: str, partition: int) -> TopicPartition:
+        return TopicPartition(full_name(self.settings, topic), partition)
+
+    async def _fetch(self, partition: int) -> dict[str, list[Any]]:
+        """The next records by topic, within a moment; of internal topics only, while paused."""
+        topics = (self.lane.internal,) if self.paused else self.topics
+        places = [self._place(topic, partition) for topic in topics]
+        polled = await self.consumer.getmany(*places, timeout_ms=200, max_records=self.settings.lanes.batch_facts)
+        prefix = len(self.settings.topic_prefix)
+        return {place.topic[prefix:]: records for place, records in polled.items() if records}
+
+    async def _settle(self, tables: Tables, published: int) -> int:
+        """Nothing to do: put down what is published, and that the lane stands still if it shall."""
+        tables.trim_outbox(published)
+        if self.paused:
+            tables.put_book({"paused": self.paused})
+        await tables.commit()
+        return 0
+
+    async def _work(self, tables: Tables, records: dict[str, list[Any]], published: int) -> int:
+        """One batch: read → load → step → commit → publish. Returns how many were published."""
+        intake = self._read(tables, records)
+        entities = await tables.load({item.entity for item in intake.items}, self._build)
+        begun = time.perf_counter()
+        batch = lanes.step(intake.items, entities)
+        batch.refusals.extend(intake.refusals)
+        batch.messages.extend(intake.forwards)
+        outbox = [pack(each) for each in self._outgoing(tables, batch)]
+        stepped = time.perf_counter()
+        for name, changes in batch.changes.items():
+            tables.put(name, changes)
+        await tables.put_totals(batch.totals)
+        tables.trim_outbox(published)
+        tables.put_outbox(outbox)
+        tables.put_book(self._standing(tables, intake))
+        await tables.commit()
+        self._count(intake, batch, stepped - begun, time.perf_counter() - stepped)
+        return await self._publish(outbox)
+
+    def _count(self, intake: Intake, batch: Batch, step_seconds: float, commit_seconds: float) -> None:
+        self.counters.facts += intake.facts
+        self.counters.messages += len(batch.messages)
+        self.counters.batches += 1
+        self.counters.refused += len(batch.refusals)
+        self.counters.step_seconds += step_seconds
+        self.counters.commit_seconds += commit_seconds
+
+    def _standing(self, tables: Tables, intake: Intake) -> dict[str, int | str]:
+        """The book's fields after this batch."""
+        tables.book.offsets.update(intake.offsets)
+        tables.book.seen.update(intake.seen)
+        fields: dict[str, int | str] = {f"offset:{topic}": offset for topic, offset in intake.offsets.items()}
+        fields.update({f"seen:{source}": number for source, number in intake.seen.items()})
+        fields.update({f"sent:{place}": number for place, number in tables.book.sent.items()})
+        if self.paused:
+            fields["paused"] = self.paused
+        return fields
+
+    # --- in -------------------------------------------------------------------------
+
+    def _read(self, tables: Tables, records: Mapping[str, list[Any]]) -> Intake:
+        """The batch's facts and messages; facts of other partitions are sent on there."""
+        offsets = {topic: polled[-1].offset + 1 for topic, polled in records.items()}
+        facts = [
+            Record(topic, record.partition, record.offset, record.timestamp * 1000, record.value)
+            for topic, polled in records.items()
+            if topic != self.lane.internal
+            for record in polled
+        ]
+        read, refusals = lanes.read(facts, self.rules)
+        items, forwards = self._split(tables.partition, read)
+        seen = dict(tables.book.seen)
+        for record in records.get(self.lane.internal, ()):
+            items.extend(self._open(tables.book.run, seen, record.value))
+        return Intake(items, forwards, refusals, offsets, seen, len(facts))
+
+    def _split(self, partition: int, read: list[Item]) -> tuple[list[Item], list[Message]]:
+        """The facts of this partition, and those of others as messages to there."""
+        count = self.settings.partitions
+        items = [item for item in read if partition_of(lanes.id_of(item.entity), count) == partition]
+        if len(items) == len(read):
+            return items, []
+        strays = (item for item in read if partition_of(lanes.id_of(item.entity), count) != partition)
+        return items, [Forward(item.entity, item.topic, *_origin(item)) for item in strays]
+
+    def _open(self, run: int, seen: dict[str, int], value: bytes) -> Iterator[Item]:
+        """The messages of an envelope, when it is the next of its sender in this run."""
+        envelope = _unpack_envelope(value)
+        source = f"{envelope.lane}:{envelope.partition}"
+        expected = seen.get(source, 0) + 1
+        if envelope.run != run or envelope.number < expected:
+            return
+        if envelope.number > expected:
+            log.warning("envelope %d of %s came before %d: it will be sent again", envelope.number, source, expected)
+            return
+        seen[source] = envelope.number
+        for message in unpack_messages(envelope.messages):
+            yield lanes.opened(message, self.rules)
+
+    # --- out ------------------------------------------------------------------------
+
+    def _outgoing(self, tables: Tables, batch: Batch) -> Iterator[Outgoing]:
+        """The commit's messages as envelopes, one for each partition, and its dead letters."""
+        for (lane, partition), messages in self._by_place(batch.messages).items():
+            topic = lanes.LANES[lane].internal
+            place = f"{topic}:{partition}"
+            for some in _portions(messages):
+                number = tables.book.sent[place] = tables.book.sent.get(place, 0) + 1
+                envelope = Envelope(
+                    tables.book.run, self.lane.name, tables.partition, number, msgspec.Raw(pack(some))
+                )
+                yield Outgoing(topic, partition, pack(envelope))
+        for refusal in batch.refusals:
+            yield Outgoing(DEAD_LETTERS, tables.partition, dead_letter(refusal, self.lane.name))
+
+    def _by_place(self, messages: Iterable[Message]) -> dict[tuple[str, int], list[Message]]:
+        places: dict[tuple[str, int], list[Message]] = {}
+        for message in messages:
+            partition = partition_of(lanes.id_of(message.to), self.settings.partitions)
+            places.setdefault((lanes.lane_of(message.to), partition), []).append(message)
+        return places
+
+    async def _publish(self, entries: list[bytes]) -> int:
+        """Publish in order and wait until Kafka has all of it; returns how many."""
+        waiting = []
+        for entry in entries:
+            outgoing = _unpack_outgoing(entry)
+            topic = full_name(self.settings, outgoing.topic)
+            waiting.append(await self.producer.send(topic, outgoing.value, partition=outgoing.partition))
+        if waiting:
+            await asyncio.gather(*waiting)
+        return len(entries)
+
+
+def _origin(item: Item) -> tuple[bytes, int]:
+    """The record's bytes and time, so that its own partition reads it as it came."""
+    assert item.record is not None
+    return item.record.value or b"", item.record.recorded_at
+
+
+def _portions(messages: list[Message]) -> Iterator[list[Message]]:
+    """The messages in portions that fit a Kafka record."""
+    portion: list[Message] = []
+    size = 0
+    for message in messages:
+        length = len(pack(message))
+        if portion and size + length > ENVELOPE_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += length
+    if portion:
+        yield portion
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Gives partitions up before the group moves them, and takes them afterwards."""
+
+    def __init__(self, service: LaneService) -> None:
+        self._service = service
+
+    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+        await self._service.release({place.partition for place in revoked})
+
+    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+        by_partition: dict[int, int] = {}
+        for place in assigned:
+            by_partition[place.partition] = by_partition.get(place.partition, 0) + 1
+        whole = [partition for partition, count in by_partition.items() if count == len(self._service.topics)]
+        self._service.assign(whole)

@@ -1,0 +1,284 @@
+// The live page: one stream of snapshots in, the same few tables out. No library, no outside request.
+//
+// A snapshot: {currency, decimals, models: [name], writeKey, pot: {amount, count},
+//   pipeline: [{stage, count, amount}], revenue: {model: [{channel, count, amount}]}, newest: [touch]}
+// Amounts are minor units; counts of credits are millionths; a touch's `at` is in microseconds.
+// When the totals cannot be read, a snapshot holds `trouble` instead.
+
+const SILENCE_MS = 45_000; // the server says something at least every 15 s
+const RETRY_MS = 3_000;
+
+const $ = (id) => document.getElementById(id);
+const page = { source: null, snapshot: null, models: chosenModels(), heard: 0, seen: null };
+
+function chosenModels() {
+  const names = (new URLSearchParams(location.search).get("models") ?? "").split(",").filter(Boolean);
+  return names.length === 2 ? names : ["first_touch", "linear"];
+}
+
+// ---- the stream
+
+function connect() {
+  page.source?.close();
+  const source = new EventSource(`/api/v1/live?models=${page.models.map(encodeURIComponent).join(",")}`);
+  page.source = source;
+  source.onopen = heard;
+  source.addEventListener("alive", heard);
+  source.onmessage = (event) => {
+    heard();
+    receive(JSON.parse(event.data));
+  };
+  source.onerror = () => {
+    if (page.source !== source) return;
+    lost();
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => page.source === source && connect(), RETRY_MS);
+  };
+}
+
+function heard() {
+  page.heard = Date.now();
+}
+
+function lost() {
+  show("lost", "Connection lost, trying again…");
+  $("main").toggleAttribute("data-stale", true);
+}
+
+function receive(snapshot) {
+  if (snapshot.trouble) {
+    show("trouble", `Not up to date: ${snapshot.trouble}`);
+    $("main").toggleAttribute("data-stale", true);
+    return;
+  }
+  show("live", "Live");
+  $("main").removeAttribute("data-stale");
+  $("main").setAttribute("aria-busy", "false");
+  page.snapshot = snapshot;
+  render(snapshot);
+}
+
+function show(state, text) {
+  $("status").dataset.state = state;
+  if ($("status-text").textContent !== text) $("status-text").textContent = text;
+}
+
+// ---- words and numbers
+
+const money = (currency, decimals) => {
+  const format = new Intl.NumberFormat(undefined, { style: "currency", currency, minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  return { text: (minor) => format.format(minor / 10 ** decimals), parts: (minor) => format.formatToParts(minor / 10 ** decimals) };
+};
+const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+const percent = new Intl.NumberFormat(undefined, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
+const words = (id) => (id === null || id === undefined || id === "" ? "(none)" : capital(String(id).replaceAll("_", " ")));
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const deals = (count) => `${number.format(count)} ${count === 1 ? "deal" : "deals"}`;
+
+function since(milliseconds) {
+  const seconds = (milliseconds - Date.now()) / 1000;
+  for (const [unit, size] of [["day", 86_400], ["hour", 3_600], ["minute", 60]]) {
+    if (Math.abs(seconds) >= size) return ago.format(Math.trunc(seconds / size), unit);
+  }
+  return Math.abs(seconds) < 5 ? "now" : ago.format(Math.trunc(seconds), "second");
+}
+
+// ---- the parts of the page
+
+function render(snapshot) {
+  const cash = money(snapshot.currency, snapshot.decimals);
+  renderFigures(snapshot, cash);
+  renderChoice(snapshot.models);
+  renderRevenue(snapshot.revenue, cash);
+  renderStages(snapshot.pipeline, cash);
+  renderTouches(snapshot.newest);
+  renderStart(snapshot);
+}
+
+function renderFigures({ pot, pipeline, revenue }, cash) {
+  sum($("pot"), cash.parts(pot.amount));
+  $("pot-note").textContent = `${deals(pot.count / 1e6)} won, refunds taken off`;
+  sum($("open"), cash.parts(total(pipeline, "amount")));
+  $("open-note").textContent = `${deals(total(pipeline, "count"))} open`;
+  const nobodys = total((Object.values(revenue)[0] ?? []).filter((row) => row.channel === "unattributed"), "amount");
+  $("share").textContent = pot.amount > 0 ? percent.format((pot.amount - nobodys) / pot.amount) : "–";
+}
+
+const total = (rows, name) => rows.reduce((all, row) => all + row[name], 0);
+
+function sum(element, parts) {
+  element.replaceChildren(
+    ...parts.map(({ type, value }) => {
+      const part = make("span", type === "decimal" || type === "fraction" ? "cents" : "");
+      part.textContent = value;
+      return part;
+    }),
+  );
+}
+
+function renderChoice(models) {
+  ["a", "b"].forEach((side, index) => {
+    const select = $(`model-${side}`);
+    if (select.options.length !== models.length) select.replaceChildren(...models.map((name) => new Option(words(name), name)));
+    select.value = page.models[index];
+    $(`head-${side}`).textContent = words(page.models[index]);
+  });
+}
+
+function renderRevenue(revenue, cash) {
+  const [first, second] = page.models.map((model) => new Map((revenue[model] ?? []).map((row) => [row.channel, row.amount])));
+  const rows = [...new Set([...first.keys(), ...second.keys()])].map((channel) => ({ channel, a: first.get(channel) ?? 0, b: second.get(channel) ?? 0 }));
+  rows.sort((x, y) => Math.max(y.a, y.b) - Math.max(x.a, x.b));
+  const most = Math.max(1, ...rows.flatMap(({ a, b }) => [Math.abs(a), Math.abs(b)]));
+  keyed($("channels"), rows, ({ channel }) => String(channel), channelRow, (row, { channel, a, b }) => {
+    row.querySelector("th").textContent = words(channel);
+    setBar(row, "a", a, most, cash);
+    setBar(row, "b", b, most, cash);
+    row.querySelector(".gap").textContent = a === b ? "=" : a === 0 ? "new" : signed((b - a) / Math.abs(a));
+    row.querySelector(".gap").title = `${words(page.models[1])} against ${words(page.models[0])}: ${cash.text(b - a)}`;
+  });
+  $("channels-none").hidden = rows.length > 0;
+}
+
+const signed = (share) => (share >= 10 ? "> 10 ×" : `${share > 0 ? "+" : "−"}${percent.format(Math.abs(share))}`);
+
+function channelRow() {
+  const row = make("tr");
+  const name = make("th");
+  name.scope = "row";
+  const gap = make("td", "gap");
+  row.append(name, barCell("a"), barCell("b"), gap);
+  return row;
+}
+
+function barCell(side) {
+  const cell = make("td", `pair ${side}`);
+  const bar = make("span", `bar ${side}`);
+  bar.setAttribute("aria-hidden", "true");
+  bar.append(make("span"));
+  cell.append(bar, make("span", "value"));
+  return cell;
+}
+
+function setBar(row, side, amount, most, cash) {
+  const fill = row.querySelector(`.bar.${side} > span`);
+  fill.style.width = `${(100 * Math.abs(amount)) / most}%`;
+  fill.classList.toggle("minus", amount < 0);
+  row.querySelector(`.pair.${side} .value`).textContent = cash.text(amount);
+}
+
+function renderStages(pipeline, cash) {
+  const most = Math.max(1, ...pipeline.map(({ amount }) => amount));
+  keyed($("stages"), pipeline, ({ stage }) => String(stage), stageRow, (row, { stage, count, amount }) => {
+    row.querySelector(".name").textContent = words(stage);
+    row.querySelector(".amount").textContent = cash.text(amount);
+    row.querySelector(".deals").textContent = ` · ${deals(count)}`;
+    row.querySelector(".bar > span").style.width = `${(100 * amount) / most}%`;
+  });
+  $("stages-none").hidden = pipeline.length > 0;
+}
+
+function stageRow() {
+  const row = make("tr");
+  const head = make("th");
+  head.scope = "row";
+  const cell = make("td");
+  const bar = make("span", "bar a");
+  bar.setAttribute("aria-hidden", "true");
+  bar.append(make("span"));
+  cell.append(bar);
+  const value = make("span", "value");
+  value.append(make("span", "amount"), make("span", "deals"));
+  head.append(make("span", "name"), value);
+  row.append(head, cell);
+  return row;
+}
+
+function renderTouches(newest) {
+  const keyOf = (touch) => `${touch.at} ${touch.account} ${touch.person} ${touch.kind}`;
+  const before = page.seen;
+  page.seen = new Set(newest.map(keyOf));
+  keyed($("touches"), newest, keyOf, touchRow, (row, touch) => {
+    const [when, kind, channel, source, who] = row.cells;
+    const at = new Date(touch.at / 1000);
+    when.firstChild.dateTime = at.toISOString();
+    when.firstChild.title = at.toLocaleString();
+    when.firstChild.textContent = since(at.getTime());
+    kind.textContent = words(touch.kind);
+    channel.firstChild.textContent = words(touch.channel);
+    two(source, touch.source || "–", touch.campaign);
+    two(who, touch.account || "–", touch.person === touch.account ? "" : touch.person);
+    row.classList.toggle("fresh", before !== null && !before.has(keyOf(touch)));
+  });
+  $("touches-none").hidden = newest.length > 0;
+}
+
+function touchRow() {
+  const row = make("tr");
+  row.append(make("td"), make("td"), make("td"), make("td"), make("td"));
+  row.cells[0].append(make("time"));
+  row.cells[2].append(make("span", "chip"));
+  return row;
+}
+
+function two(cell, main, minor) {
+  cell.textContent = main;
+  if (!minor) return;
+  const below = make("span", "minor");
+  below.textContent = minor;
+  cell.append(below);
+}
+
+function renderStart({ pot, pipeline, newest, writeKey }) {
+  $("start").hidden = newest.length > 0 || pipeline.length > 0 || pot.count !== 0 || pot.amount !== 0;
+  if ($("start").hidden || $("start-command").textContent) return;
+  const batch = {
+    batch: [
+      { type: "page", anonymousId: "visitor-1", properties: { url: "https://www.example.com/?utm_source=newsletter&utm_medium=email" } },
+      { type: "identify", anonymousId: "visitor-1", userId: "ann@acme.com" },
+    ],
+  };
+  $("start-command").textContent = `curl -u ${writeKey}: ${location.origin}/v1/batch -d '${JSON.stringify(batch, null, 1).replaceAll(/\n\s*/g, " ").replaceAll("{ \"type\"", "\n  { \"type\"")}'`;
+  $("start-host").textContent = location.origin;
+  $("start-key").textContent = writeKey;
+}
+
+// ---- elements
+
+function make(tag, name = "") {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  return element;
+}
+
+// Keep the row of every key, so that bars move instead of jumping.
+function keyed(body, items, keyOf, create, update) {
+  const rows = new Map([...body.children].map((row) => [row.dataset.key, row]));
+  const wanted = items.map((item) => {
+    const key = keyOf(item);
+    const row = rows.get(key) ?? create();
+    row.dataset.key = key;
+    update(row, item);
+    return row;
+  });
+  if (wanted.length !== body.children.length || wanted.some((row, index) => row !== body.children[index])) body.replaceChildren(...wanted);
+}
+
+// ---- what the reader does, and time
+
+["a", "b"].forEach((side, index) =>
+  $(`model-${side}`).addEventListener("change", ({ target }) => {
+    page.models[index] = target.value;
+    history.replaceState(null, "", `?models=${page.models.join(",")}`);
+    connect();
+  }),
+);
+setInterval(() => {
+  if (page.snapshot) renderTouches(page.snapshot.newest);
+  if (page.heard && Date.now() - page.heard > SILENCE_MS) {
+    lost();
+    connect();
+  }
+}, 10_000);
+addEventListener("online", connect);
+connect();

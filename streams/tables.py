@@ -1,0 +1,391 @@
+"""What a lane partition keeps in Redis, and the one way it is changed.
+
+All keys of a partition share its hash tag, so that a commit is atomic on a cluster too.
+
+key                                       type    holds
+{visitors:3}:book                         hash    epoch, run, commit; offset:<topic>, seen:<lane>:<partition>,
+                                                  sent:<topic>:<partition>, paused
+{visitors:3}:outbox                       list    messages committed and not yet known to be in Kafka, oldest first
+{visitors:3}:e:<entity>                   string  an entity's parts, packed {name: value}; empty: spread out
+{visitors:3}:p:<entity>                   hash    the parts of an entity that is spread out, one field each
+{accounts:3}:credits:<conversion>:<dim>   hash    <day> or <day> NUL <value> → count and amount of each model (int64)
+{accounts:3}:pipeline                     hash    stage → count and amount of open deals (int64)
+{accounts:3}:waiting                      hash    what waits to be booked → why
+{accounts:3}:newest                       list    the newest touches as JSON, newest first
+touchline:run                             string  number of the run; a rebuild begins another
+touchline:rules                           string  the rules (settings) that the tables were made under
+touchline:pause                           string  while it lasts no new facts are taken (audit, rebuild)
+touchline:workers:<instance>              string  a live worker's heartbeat, JSON; expires
+
+Nothing else expires: a total is only as good as the state behind it.
+"""
+
+import json
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import msgspec
+from redis.exceptions import NoScriptError, ResponseError
+
+from models.accounts import Totals
+from models.conversions import Cell, pack_numbers, unpack_numbers
+from models.errors import Fenced
+from models.lanes import AnyEntity
+from models.reports import Changes, Parts, pack
+from models.times import to_text
+
+SPREAD_BYTES = 4096
+"""An entity larger than this is kept as a hash, so that one more part costs the same."""
+NEWEST = 20
+_MOST_ARGUMENTS = 4000
+_READ_AT_ONCE = 500
+
+_COMMIT = """
+local book = redis.call('HMGET', KEYS[1], 'epoch', 'commit')
+if book[1] ~= ARGV[1] then return 'fenced' end
+if book[2] == ARGV[3] then return 'done' end
+if book[2] ~= ARGV[2] then return 'fenced' end
+local at = 4
+while at <= #ARGV do
+  local count = tonumber(ARGV[at + 1])
+  redis.call(ARGV[at], unpack(ARGV, at + 2, at + 1 + count))
+  at = at + 2 + count
+end
+redis.call('HSET', KEYS[1], 'commit', ARGV[3])
+return 'ok'
+"""
+_ACQUIRE = """
+if redis.call('HEXISTS', KEYS[1], 'rebuilding') == 1 then return {} end
+redis.call('HSETNX', KEYS[1], 'run', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'commit', '0')
+redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+return redis.call('HGETALL', KEYS[1])
+"""
+
+_T = TypeVar("_T")
+
+
+def batched(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """The values in lists of at most `size`."""
+    rest = list(values)
+    for begin in range(0, len(rest), size):
+        yield rest[begin : begin + size]
+
+
+_unpack_parts = msgspec.msgpack.Decoder(dict[str, bytes]).decode
+
+
+class Stored(NamedTuple):
+    """An entity in memory with its parts at rest; `spread[0]` when they are a hash."""
+
+    entity: AnyEntity
+    parts: Parts
+    spread: list[bool]
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Cache(Generic[K, V]):
+    """The values used last: between `most` and twice as many are kept."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._new: dict[K, V] = {}
+        self._old: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        """The value, which thereby counts as used."""
+        found = self._new.get(key)
+        if found is None and (found := self._old.pop(key, None)) is not None:
+            self.put(key, found)
+        return found
+
+    def put(self, key: K, value: V) -> None:
+        """Keep the value; may forget those not used for long."""
+        if len(self._new) >= self._most:
+            self._old, self._new = self._new, {}
+        self._new[key] = value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._new, self._old = {}, {}
+
+
+def key(lane: str, partition: int, *names: str) -> str:
+    """A key of a lane partition."""
+    return ":".join((f"{{{lane}:{partition}}}", *names))
+
+
+def cell_key(lane: str, partition: int, cell: Cell) -> str:
+    """The hash that a cell of the totals stands in."""
+    return key(lane, partition, "credits", cell.conversion, cell.dimension)
+
+
+def cell_field(cell: Cell) -> str:
+    """The field of a cell within its hash."""
+    return cell.day if cell.value is None else f"{cell.day}\0{cell.value}"
+
+
+def cell_of(conversion: str, dimension: str, field: bytes) -> Cell:
+    """The cell that a field of the totals stands for."""
+    day, split, value = field.decode().partition("\0")
+    return Cell(conversion, dimension, day, value if split else None)
+
+
+class Book(msgspec.Struct):
+    """Where a lane partition stands: what it has read, heard and said."""
+
+    epoch: str
+    run: int
+    commit: int
+    offsets: dict[str, int]
+    seen: dict[str, int]
+    sent: dict[str, int]
+
+    @classmethod
+    def of(cls, fields: Mapping[bytes, bytes]) -> "Book":
+        """The book at rest as it is read."""
+        text = {name.decode(): value.decode() for name, value in fields.items()}
+
+        def group(prefix: str) -> dict[str, int]:
+            return {name.removeprefix(prefix): int(value) for name, value in text.items() if name.startswith(prefix)}
+
+        return cls(
+            text.get("epoch", "0"),
+            int(text.get("run", 1)),
+            int(text.get("commit", 0)),
+            group("offset:"),
+            group("seen:"),
+            group("sent:"),
+        )
+
+
+async def read_book(redis: Any, lane: str, partition: int) -> Book:
+    """The book of a lane partition as it stands now."""
+    return Book.of(await redis.hgetall(key(lane, partition, "book")))
+
+
+class Tables:
+    """The tables of one lane partition, owned by this worker until another commits."""
+
+    def __init__(self, redis: Any, lane: str, partition: int, cached: int) -> None:
+        self._redis = redis
+        self.lane = lane
+        self.partition = partition
+        self.book = Book("0", 0, -1, {}, {}, {})
+        self._entities: Cache[str, Stored] = Cache(cached)
+        self._cells: Cache[Cell, list[int]] = Cache(cached)
+        self._commands: list[Any] = []
+        self._book_key = self._key("book")
+
+    def _key(self, *names: str) -> str:
+        return key(self.lane, self.partition, *names)
+
+    # --- owning -----------------------------------------------------------------------
+
+    async def acquire(self) -> bool:
+        """Become the owner: every other owner's commits fail from now on.
+
+        False while a rebuild empties the tables.
+        """
+        run = await self._redis.get("touchline:run") or b"1"
+        answer = await self._evaluate(_ACQUIRE, self._book_key, [run])
+        fields = dict(zip(answer[::2], answer[1::2], strict=True))
+        if not fields:
+            return False
+        book = Book.of(fields)
+        if (book.run, book.commit) != (self.book.run, self.book.commit):
+            self._entities.clear()
+            self._cells.clear()
+        self.book = book
+        return True
+
+    async def outbox(self) -> list[bytes]:
+        """What may not be in Kafka yet, oldest first."""
+        entries: list[bytes] = await self._redis.lrange(self._key("outbox"), 0, -1)
+        return entries
+
+    # --- reading ----------------------------------------------------------------------
+
+    async def load(self, names: Iterable[str], build: Any) -> dict[str, AnyEntity]:
+        """The entities of these names, from memory or in as few reads as there can be."""
+        found = {name: self._entities.get(name) for name in names}
+        missing = [name for name, stored in found.items() if stored is None]
+        for some in batched(missing, _READ_AT_ONCE):
+            for name, (parts, spread) in (await self._read(some)).items():
+                stored = Stored(build(name, parts), parts, [spread])
+                self._entities.put(name, stored)
+                found[name] = stored
+        return {name: cast(Stored, stored).entity for name, stored in found.items()}
+
+    async def _read(self, names: Sequence[str]) -> dict[str, tuple[Parts, bool]]:
+        blobs = await self._redis.mget([self._key("e", name) for name in names])
+        spread = [name for name, blob in zip(names, blobs, strict=True) if blob == b""]
+        hashes = dict(zip(spread, await self._read_hashes(spread), strict=True))
+        return {
+            name: (hashes[name], True) if name in hashes else (_unpack_parts(blob) if blob else {}, False)
+            for name, blob in zip(names, blobs, strict=True)
+        }
+
+    async def _read_hashes(self, names: Sequence[str]) -> list[Parts]:
+        if not names:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.hgetall(self._key("p", name))
+        return [{field.decode(): value for field, value in fields.items()} for fields in await pipeline.execute()]
+
+    async def _load_cells(self, cells: Iterable[Cell]) -> dict[Cell, list[int]]:
+        found = {cell: self._cells.get(cell) for cell in cells}
+        by_key: dict[str, list[Cell]] = {}
+        for cell, numbers in found.items():
+            if numbers is None:
+                by_key.setdefault(cell_key(self.lane, self.partition, cell), []).append(cell)
+        if by_key:
+            pipeline = self._redis.pipeline(transaction=False)
+            for name, missing in by_key.items():
+                pipeline.hmget(name, [cell_field(cell) for cell in missing])
+            for missing, values in zip(by_key.values(), await pipeline.execute(), strict=True):
+                found.update(zip(missing, (unpack_numbers(value) if value else [] for value in values), strict=True))
+        return cast(dict[Cell, list[int]], found)
+
+    # --- writing: everything is put down first, and committed at once ---------------------
+
+    def put(self, name: str, changes: Changes) -> None:
+        """Put down an entity's changed parts."""
+        stored = self._entities.get(name)
+        assert stored is not None
+        parts = stored.parts
+        for part, value in changes.items():
+            if value is None:
+                parts.pop(part, None)
+            else:
+                parts[part] = value
+        if stored.spread[0]:
+            self._put_parts(name, changes)
+            return
+        blob = pack(parts)
+        if len(blob) > SPREAD_BYTES:
+            stored.spread[0] = True
+            self._command("SET", self._key("e", name), b"")
+            self._put_parts(name, cast(Changes, parts))
+        elif parts:
+            self._blobs += (self._key("e", name), blob)
+        else:
+            self._command("DEL", self._key("e", name))
+
+    def _put_parts(self, name: str, changes: Changes) -> None:
+        where = self._key("p", name)
+        kept = [each for part, value in changes.items() if value is not None for each in (part, value)]
+        gone = [part for part, value in changes.items() if value is None]
+        self._chunked("HSET", where, kept)
+        self._chunked("HDEL", where, gone)
+
+    _blobs: list[Any]
+
+    def begin(self) -> None:
+        """Begin a commit: nothing is put down yet."""
+        self._commands, self._blobs = [], []
+
+    async def put_totals(self, totals: Totals) -> None:
+        """Put down the totals as they are after this change."""
+        change = totals.without_zeros()
+        cells = await self._load_cells(change.cells)
+        for cell, numbers in change.cells.items():
+            self._put_cell(cell, cells[cell], numbers)
+        await self._put_pipeline(change.pipeline)
+        for entry, reason in change.waiting.items():
+            self._put_field(self._key("waiting"), entry, reason)
+        if change.newest:
+            self._put_newest(change)
+
+    def _put_cell(self, cell: Cell, have: list[int], change: list[int]) -> None:
+        numbers = [a + b for a, b in zip(have, change, strict=True)] if have else change
+        self._cells.put(cell, numbers)
+        name = cell_key(self.lane, self.partition, cell)
+        self._put_field(name, cell_field(cell), pack_numbers(numbers) if any(numbers) else None)
+
+    async def _put_pipeline(self, change: Mapping[str, list[int]]) -> None:
+        if not change:
+            return
+        values = await self._redis.hmget(self._key("pipeline"), list(change))
+        for (stage, numbers), value in zip(change.items(), values, strict=True):
+            have = unpack_numbers(value) if value else [0, 0]
+            now = [a + b for a, b in zip(have, numbers, strict=True)]
+            self._put_field(self._key("pipeline"), stage, pack_numbers(now) if any(now) else None)
+
+    def _put_newest(self, totals: Totals) -> None:
+        lines = [
+            json.dumps(
+                {
+                    "at": touch.at,
+                    "time": to_text(touch.at),
+                    "account": account,
+                    "person": person,
+                    "kind": touch.kind,
+                    "channel": touch.channel,
+                    "campaign": touch.campaign,
+                    "source": touch.source,
+                }
+            )
+            for touch, person, account in totals.newest[-NEWEST:]
+        ]
+        self._command("LPUSH", self._key("newest"), *lines)
+        self._command("LTRIM", self._key("newest"), 0, NEWEST - 1)
+
+    def put_outbox(self, entries: Sequence[bytes]) -> None:
+        """Put down what has to be published after this commit."""
+        self._chunked("RPUSH", self._key("outbox"), entries)
+
+    def trim_outbox(self, published: int) -> None:
+        """Put down that the oldest entries are in Kafka."""
+        if published:
+            self._command("LTRIM", self._key("outbox"), published, -1)
+
+    def put_book(self, fields: Mapping[str, int | str]) -> None:
+        """Put down where the partition stands."""
+        self._chunked("HSET", self._book_key, [each for field in fields.items() for each in field])
+
+    async def commit(self) -> None:
+        """Make all that was put down durable at once; Fenced when another owns the partition."""
+        self._chunked("MSET", None, self._blobs)
+        now, then = self.book.commit, self.book.commit + 1
+        answer = await self._evaluate(_COMMIT, self._book_key, [self.book.epoch, now, then, *self._commands])
+        if answer == b"fenced":
+            self.book.commit = -1
+            raise Fenced(f"{self._key()} belongs to another worker now")
+        self.book.commit = then
+        self.begin()
+
+    def _put_field(self, where: str, field: str, value: Any) -> None:
+        if value is None:
+            self._command("HDEL", where, field)
+        else:
+            self._command("HSET", where, field, value)
+
+    def _chunked(self, name: str, where: str | None, arguments: Sequence[Any]) -> None:
+        for some in batched(arguments, _MOST_ARGUMENTS):
+            self._command(name, *(() if where is None else (where,)), *some)
+
+    def _command(self, name: str, *arguments: Any) -> None:
+        self._commands += (name, len(arguments), *arguments)
+
+    async def _evaluate(self, script: str, where: str, arguments: Sequence[Any]) -> Any:
+        digest = _DIGESTS[script]
+        try:
+            return await cast(Awaitable[Any], self._redis.evalsha(digest, 1, where, *arguments))
+        except NoScriptError:
+            return await cast(Awaitable[Any], self._redis.eval(script, 1, where, *arguments))
+        except ResponseError as error:
+            raise RuntimeError(f"commit of {where}: {error}") from error
+
+
+def _digest(script: str) -> str:
+    from hashlib import sha1
+
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+_DIGESTS = {script: _digest(script) for script in (_COMMIT, _ACQUIRE)}
