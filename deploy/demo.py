@@ -176,7 +176,7 @@ async def _send(chunk: Iterable[Fact], sender: Sender, settings: Settings) -> No
 def _record(topic: str, message: dict[str, Any], settings: Settings) -> Record:
     value = msgspec.json.encode(message)
     fact = facts.decode(topic, value, time.time_ns() // 1000, settings)
-    return facts.key_of(topic, fact).encode(), value
+    return facts.key_of(topic, fact), value
 
 
 async def _until_in_totals() -> None:

@@ -47,8 +47,7 @@ class Totals:
     def add(self, other: "Totals") -> None:
         """Add another change to this one."""
         for cell, numbers in other.cells.items():
-            have = self.cells.get(cell)
-            self.cells[cell] = numbers if have is None else [a + b for a, b in zip(have, numbers, strict=True)]
+            self.cells[cell] = self.cells.get(cell, 0) + numbers
         for stage, counted in other.pipeline.items():
             mine = self.pipeline.setdefault(stage, [0, 0])
             self.pipeline[stage] = [mine[0] + counted[0], mine[1] + counted[1]]
@@ -105,11 +104,15 @@ def _remove(touches: list[Touch], touch: Touch) -> None:
 
 
 class _Change(NamedTuple):
-    """What a batch changes: persons by path, deals by part name, times of touches."""
+    """What a batch touches: people and deals by part name's path or name, times of touches.
 
-    changes: Changes
-    paths: set[str]
-    deals: set[str]
+    `restated` are the deals whose conversions or milestones may differ, `moved` all
+    deals whose place in the pipeline may.
+    """
+
+    leads: set[str]
+    restated: set[str]
+    moved: set[str]
     times: list[int]
 
 
@@ -238,15 +241,15 @@ class Account:
 
     def _book(self, totals: Totals, change: _Change, sign: int, every_deal: bool) -> None:
         """Add or take back all that the change can touch, as the state now stands."""
-        for path in {self._lead_path(path) for path in change.paths}:
-            if path is not None:
-                booked = self.lead_credits(path)
-                add_cells(totals.cells, booked.conversion, booked.credits, sign, self._rules)
+        for path in change.leads & self.leads.keys():
+            booked = self.lead_credits(path)
+            add_cells(totals.cells, booked.conversion, booked.credits, sign, self._rules)
         for name, conversions in self._conversions.items():
+            every = every_deal or name in change.restated
             for conversion in conversions:
-                if every_deal or name in change.deals or self._touched(name, conversion, change.times):
+                if every or self._touched(name, conversion, change.times):
                     self._book_deal(totals, name, conversion, sign)
-        for name in change.deals & self.deals.keys():
+        for name in change.moved & self.deals.keys():
             _book_state(totals, self.deals[name], self._conversions[name], sign, self._rules)
 
     def _touched(self, name: str, conversion: Conversion, times: list[int]) -> bool:
@@ -263,7 +266,7 @@ class Account:
     def totals(self) -> Totals:
         """All that the account's state comes to, as though booked at once."""
         totals = Totals()
-        self._book(totals, _Change({}, set(self.leads), set(self.deals), []), 1, True)
+        self._book(totals, _Change(set(self.leads), set(), set(self.deals), []), 1, True)
         return totals
 
     # --- one batch ------------------------------------------------------------------
@@ -281,6 +284,11 @@ class Account:
         outcome = Outcome({**self._dirty, **changes, **applied}, messages)
         self._pending, self._dirty, self._links_changed, self._told = {}, {}, False, claims
         return outcome, totals
+
+    @property
+    def parent(self) -> str:
+        """The account that it hands everything to; empty when it books for itself."""
+        return self._parent
 
     def _target(self) -> str:
         root = self._group.root.id
@@ -305,15 +313,36 @@ class Account:
         return pending
 
     def _change(self, pending: Changes) -> _Change:
-        paths = {_path(name) for name in pending if name[0] in TOUCH + KNOWN}
+        touches = [
+            (_path(name), _touch(value))
+            for name in pending
+            if name[0] == TOUCH
+            for value in (self.parts.get(name), pending[name])
+            if value
+        ]
+        leads = {_path(name) for name in pending if name[0] == KNOWN}
+        leads.update(path for each, touch in touches if (path := self._lead_path(each)) and self._weighs(path, touch))
         deals = {name for name in pending if name[0] == DEAL}
-        times = [_touch(value).at for name in pending if name[0] == TOUCH for value in (self.parts.get(name), pending[name]) if value]
-        return _Change(pending, paths, deals, times)
+        restated = {name for name in deals if self._restates(name, pending[name])}
+        return _Change(leads, restated, deals, [touch.at for _, touch in touches])
+
+    def _weighs(self, path: str, touch: Touch) -> bool:
+        """Can the touch take part in the `lead` conversion of the person with this path?"""
+        at = self.leads[path].at
+        return at - self._rules.lookback["lead"] <= touch.at <= at or at in touch.known_at
+
+    def _restates(self, name: str, value: bytes | None) -> bool:
+        """Does the deal's new state change its conversions or the milestones they are weighed by?"""
+        if value is None or name not in self.deals:
+            return True
+        old, new = self.deals[name], _deal(value)
+        milestones = [(deal.created_at, won_at(deal, self._rules)) for deal in (old, new)]
+        return milestones[0] != milestones[1] or self._conversions[name] != conversions_of(new, self._rules)
 
     def _everything(self, pending: Changes) -> _Change:
         names = {**self.parts, **pending}
         paths = {_path(name) for name in names if name[0] == KNOWN}
-        return _Change(pending, paths, {name for name in names if name[0] == DEAL}, [])
+        return _Change(paths, set(), {name for name in names if name[0] == DEAL}, [])
 
     def _first_lead_after(self, pending: Changes) -> int | None:
         changed = {_path(name): value for name, value in pending.items() if name[0] == KNOWN}

@@ -7,9 +7,7 @@ Money and counts are apportioned by the weights to the unit.
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal, localcontext
-from fractions import Fraction
 from functools import lru_cache
-from math import lcm
 from typing import NamedTuple
 
 MILLION = 1_000_000
@@ -63,23 +61,18 @@ def _positions(path: Path, named: Sequence[tuple[int | None, int]], rest: int) -
     What a missing position would have goes to the other named ones in proportion; so
     does the rest when every touch holds a position. A touch collects all it holds.
     """
-    held = [(place, Fraction(weight)) for place, weight in named if place is not None]
+    held = [(place, weight) for place, weight in named if place is not None]
     if not held:
         return None
-    others = set(range(path.n)) - {place for place, _ in held}
-    to_named = Fraction(sum(weight for _, weight in named) + (0 if others else rest))
-    scale = to_named / sum(weight for _, weight in held)
-    shares = [Fraction(0)] * path.n
+    others = path.n - len({place for place, _ in held})
+    held_weight = sum(weight for _, weight in held)
+    to_named = sum(weight for _, weight in named) + (0 if others else rest)
+    shares = [rest * held_weight if others else 0] * path.n
+    for place, _ in held:
+        shares[place] = 0
     for place, weight in held:
-        shares[place] += weight * scale
-    for number in others:
-        shares[number] = Fraction(rest, len(others))
-    return _whole(shares)
-
-
-def _whole(shares: Sequence[Fraction]) -> Weights:
-    scale = lcm(*(share.denominator for share in shares))
-    return tuple(int(share * scale) for share in shares)
+        shares[place] += weight * to_named * max(others, 1)
+    return tuple(shares)
 
 
 def _position_based(path: Path) -> Weights | None:
@@ -105,41 +98,49 @@ MODELS = (*POSITION_MODELS, "time_decay")
 
 
 @lru_cache(maxsize=50_000)
-def position_shares(path: Path) -> tuple[tuple[Weights, Weights] | None, ...]:
-    """Per position model its weights, and the conversion's count apportioned by them."""
-    weights = (model(path) for model in POSITION_MODELS.values())
-    return tuple(each and (each, tuple(apportion(MILLION, each))) for each in weights)
+def position_weights(path: Path) -> tuple[Weights | None, ...]:
+    """The weights of every position model; None for one none of whose positions exists."""
+    return tuple(model(path) for model in POSITION_MODELS.values())
 
 
 _BITS = 192
 _ONE = 1 << _BITS
+_DIGIT_BITS = 11
+_DIGIT = (1 << _DIGIT_BITS) - 1
 
 
 @lru_cache(maxsize=16)
-def _decay_table(half_life: int) -> tuple[int, ...]:
-    """2^(−2^k/half-life) for every binary digit k of an age below the half-life."""
-    with localcontext(prec=70):
-        powers = (Decimal(2) ** (-Decimal(1 << digit) / half_life) for digit in range(half_life.bit_length()))
-        return tuple(int(power * _ONE) for power in powers)
+def _decay_tables(half_life: int) -> tuple[tuple[int, ...], ...]:
+    """Per digit of an age below the half-life, 2^(−digit·unit/half-life) of its every value."""
+    digits = -(-half_life.bit_length() // _DIGIT_BITS)
+    return tuple(_decay_table(_DIGIT_BITS * digit, half_life) for digit in range(digits))
+
+
+def _decay_table(shift: int, half_life: int) -> tuple[int, ...]:
+    guard = 64
+    with localcontext(prec=90):
+        power = int((Decimal(2) ** (-Decimal(1 << shift) / half_life)) * (_ONE << guard))
+    table = [_ONE << guard]
+    while len(table) <= _DIGIT:
+        table.append(table[-1] * power >> (_BITS + guard))
+    return tuple(value >> guard for value in table)
 
 
 def time_decay_weights(ages: Sequence[int], half_life: int) -> Weights:
     """2^(−age/half-life) of ages in microseconds, to at least 30 significant digits.
 
     Source: exponential decay as in Adobe Analytics. Ages are counted from the latest
-    touch, which scales every weight alike; powers are products over binary digits.
+    touch, which scales every weight alike; a power is a product over the age's digits.
     """
     youngest = min(ages)
-    if all(age == youngest for age in ages):
-        return (1,) * len(ages)
-    table = _decay_table(half_life)
-    return tuple(_decayed(age - youngest, half_life, table) for age in ages)
+    tables = _decay_tables(half_life)
+    return tuple([_decayed(age - youngest, half_life, tables) for age in ages])
 
 
-def _decayed(age: int, half_life: int, table: Sequence[int]) -> int:
+def _decayed(age: int, half_life: int, tables: Sequence[Sequence[int]]) -> int:
     halvings, left = divmod(age, half_life)
     weight = _ONE
-    for digit, power in enumerate(table):
-        if left >> digit & 1:
-            weight = weight * power >> _BITS
+    for table in tables:
+        weight = weight * table[left & _DIGIT] >> _BITS
+        left >>= _DIGIT_BITS
     return (weight << _BITS) >> halvings

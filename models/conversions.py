@@ -5,11 +5,11 @@ Shared by the accounts lane and the batch recomputation.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from models.attribution import MILLION, MODELS, Path, Weights, apportion, position_shares, time_decay_weights
+from models.attribution import MILLION, MODELS, Path, Weights, apportion, position_weights, time_decay_weights
 from models.deals import Conversion
 from models.rules import Rules
 from models.times import DAY, day_of
@@ -49,14 +49,20 @@ class Cell(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """The shares of a touch (None: unattributed), as a cell's numbers."""
+    """The shares of a touch (None: unattributed), as a vector of a cell's numbers."""
 
     touch: Touch | None
     funnel_stage: str
-    shares: list[int]
+    numbers: int
+
+    @property
+    def shares(self) -> list[int]:
+        """Count (millionths) and amount (minor units) of each model in turn."""
+        return numbers_of(self.numbers)
 
 
-Cells = dict[Cell, list[int]]
+Cells = dict[Cell, int]
+"""Cells with their numbers as one integer (see `vector`): adding cells is adding integers."""
 
 
 def milestones_of(conversion: str, at: int, lead: int | None, created: int | None, won: int | None) -> Milestones:
@@ -119,73 +125,129 @@ def credits_of(
     `weighed_at` is the moment whose eligible `touches` these are: the conversion's own,
     for a refund its deal's win.
     """
-    count = MILLION if conversion.counted else 0
-    amount = conversion.amount or 0
-    shares = [[0] * WIDTH for _ in range(len(touches) + 1)]
-    for number, (weights, counts) in enumerate(_weighted(touches, weighed_at, milestones, rules)):
-        if weights is None:
-            shares[-1][2 * number : 2 * number + 2] = count, amount
-            continue
-        amounts = _amounts(amount, weights)
-        for place, each in enumerate(amounts):
-            shares[place][2 * number] = counts[place] if count else 0
-            shares[place][2 * number + 1] = each
+    numbers = [0] * (len(touches) + 1)
+    if conversion.counted:
+        _add_counts(numbers, weighed_at, touches, milestones, rules)
+    if conversion.amount:
+        _add_amounts(numbers, conversion.amount, weighed_at, touches, milestones, rules)
     stages = [funnel_stage(touch.at, conversion.kind, milestones) for touch in touches]
-    earned = zip((*touches, None), (*stages, UNATTRIBUTED), shares, strict=True)
-    return [Credit(*each) for each in earned if any(each[2])]
+    earned = zip((*touches, None), (*stages, UNATTRIBUTED), numbers, strict=True)
+    return [Credit(*each) for each in earned if each[2]]
+
+
+def _add_counts(numbers: list[int], at: int, touches: Sequence[Touch], milestones: Milestones, rules: Rules) -> None:
+    """Add the conversion's count to its touches; what none earned to the last place."""
+    if not touches:
+        numbers[-1] += _ALL_COUNTS
+        return
+    for place, counted in enumerate(_position_counts(path_of(touches, milestones))):
+        numbers[place] += counted
+    for place, counted in enumerate(apportion(MILLION, _decay(touches, at, rules))):
+        numbers[place] += counted << _DECAY_SHIFT
+
+
+_DECAY_SHIFT = 64 * (WIDTH - 2)
+_ALL_COUNTS = sum(MILLION << (64 * place) for place in range(0, WIDTH, 2))
 
 
 @lru_cache(maxsize=50_000)
-def _amounts(amount: int, weights: Weights) -> list[int]:
-    return apportion(amount, weights) if amount else [0] * len(weights)
+def _position_counts(path: Path) -> tuple[int, ...]:
+    """The counts of all position models as a vector for each touch, the last for none."""
+    numbers = [0] * (path.n + 1)
+    for number, weights in enumerate(position_weights(path)):
+        counts = apportion(MILLION, weights) if weights else [0] * path.n + [MILLION]
+        for place, counted in enumerate(counts):
+            numbers[place] += counted << (128 * number)
+    return tuple(numbers)
 
 
-def _weighted(
-    touches: Sequence[Touch], at: int, milestones: Milestones, rules: Rules
-) -> Iterable[tuple[Weights | None, Sequence[int]]]:
-    """Per model its weights (None: no position exists) and the count apportioned by them."""
-    if not touches:
-        return [(None, ())] * len(MODELS)
-    shares = [each or (None, ()) for each in position_shares(path_of(touches, milestones))]
+def _add_amounts(
+    numbers: list[int], amount: int, at: int, touches: Sequence[Touch], milestones: Milestones, rules: Rules
+) -> None:
+    weighted: Sequence[Weights | None] = [None] * len(MODELS)
+    if touches:
+        weighted = [*position_weights(path_of(touches, milestones)), _decay(touches, at, rules)]
+    for number, weights in enumerate(weighted):
+        shares = apportion(amount, weights) if weights else [0] * len(touches) + [amount]
+        for place, share in enumerate(shares):
+            if share:
+                numbers[place] += share << (128 * number + 64)
+
+
+def _decay(touches: Sequence[Touch], at: int, rules: Rules) -> Weights:
     half_life = round(rules.settings.time_decay_half_life_days * DAY)
-    decay = time_decay_weights([at - touch.at for touch in touches], half_life)
-    return [*shares, (decay, apportion(MILLION, decay))]
+    return time_decay_weights([at - touch.at for touch in touches], half_life)
 
 
-def value_of(credit: Credit, dimension: str) -> str | None:
-    """The credit's value in a dimension; `unattributed` where no touch earned it."""
-    if credit.touch is None:
-        return UNATTRIBUTED
-    if dimension == "funnel_stage":
-        return credit.funnel_stage
-    value: str | None = getattr(credit.touch, dimension)
-    return value
+def values_of(credit: Credit) -> tuple[str | None, ...]:
+    """The credit's value in each dimension; `unattributed` where no touch earned it."""
+    touch = credit.touch
+    if touch is None:
+        return (UNATTRIBUTED,) * len(DIMENSIONS)
+    return (
+        touch.channel,
+        touch.source,
+        touch.campaign,
+        touch.content,
+        touch.landing_page,
+        touch.kind,
+        touch.team,
+        touch.rep,
+        credit.funnel_stage,
+    )
 
 
-def add_cells(cells: Cells, conversion: Conversion, credits: Iterable[Credit], sign: int, rules: Rules) -> None:
+def add_cells(cells: Cells, conversion: Conversion, credits: Sequence[Credit], sign: int, rules: Rules) -> None:
     """Add (`sign` 1) or take back (−1) a conversion's credits in every dimension."""
     day = day_of(conversion.at, rules.settings.time_zone)
     kind = "won" if conversion.kind == "refund" else conversion.kind
-    for credit in credits:
-        for dimension in DIMENSIONS:
-            cell = Cell(kind, dimension, day, value_of(credit, dimension))
-            numbers = cells.get(cell)
-            if numbers is None:
-                cells[cell] = [sign * share for share in credit.shares]
-            else:
-                cells[cell] = [have + sign * share for have, share in zip(numbers, credit.shares, strict=True)]
+    columns = list(zip(*(values_of(credit) for credit in credits), strict=True))
+    vectors = [sign * credit.numbers for credit in credits]
+    for dimension, column in zip(DIMENSIONS, columns, strict=False):
+        sums: dict[str | None, int] = {}
+        for value, numbers in zip(column, vectors, strict=True):
+            sums[value] = sums.get(value, 0) + numbers
+        for value, total in sums.items():
+            cell = Cell(kind, dimension, day, value)
+            cells[cell] = cells.get(cell, 0) + total
 
 
-def without_zeros(cells: Mapping[Cell, Sequence[int]]) -> Cells:
+def without_zeros(cells: Mapping[Cell, int]) -> Cells:
     """The cells in which anything is left."""
-    return {cell: list(numbers) for cell, numbers in cells.items() if any(numbers)}
+    return {cell: numbers for cell, numbers in cells.items() if numbers}
+
+
+_SIGNS = sum(1 << (64 * place + 63) for place in range(WIDTH))
+
+
+def vector(numbers: Sequence[int]) -> int:
+    """A cell's numbers as one integer Σ number·2^(64·place): sums of vectors are vectors of sums.
+
+    Exact while every sum stays within 64 bits, signs included.
+    """
+    return (int.from_bytes(array("q", numbers).tobytes(), "little") ^ _SIGNS) - _SIGNS
+
+
+def pack_vector(numbers: int) -> bytes:
+    """A vector as signed 64-bit integers, little-endian."""
+    return ((numbers + _SIGNS) ^ _SIGNS).to_bytes(8 * WIDTH, "little")
+
+
+def unpack_vector(value: bytes) -> int:
+    """The vector packed in `value`."""
+    return (int.from_bytes(value, "little") ^ _SIGNS) - _SIGNS
+
+
+def numbers_of(numbers: int) -> list[int]:
+    """A vector's numbers: count (millionths) and amount (minor units) of each model in turn."""
+    return unpack_numbers(pack_vector(numbers))
 
 
 def pack_numbers(numbers: Sequence[int]) -> bytes:
-    """A cell's numbers as signed 64-bit integers."""
+    """Signed 64-bit integers, little-endian."""
     return array("q", numbers).tobytes()
 
 
 def unpack_numbers(value: bytes) -> list[int]:
-    """A cell's numbers."""
+    """The integers packed in `value`."""
     return array("q", value).tolist()

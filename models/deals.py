@@ -13,7 +13,7 @@ from models.rules import Rules
 from models.times import day_of
 
 
-class Booking(msgspec.Struct, frozen=True, array_like=True):
+class Booking(msgspec.Struct, frozen=True, array_like=True, order=True):
     """A refund of the deal: positive minor units."""
 
     at: int

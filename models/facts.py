@@ -273,7 +273,7 @@ class _Deal(Struct):
     timestamp: str
     receivedAt: str | None = None
     account: str | int | None | UnsetType = UNSET
-    contacts: list[str | int | _DealContact] | None | UnsetType = UNSET
+    contacts: list[Scalar | _DealContact] | None | UnsetType = UNSET
     name: str | None | UnsetType = UNSET
     pipeline: str | None | UnsetType = UNSET
     stage: str | None | UnsetType = UNSET
@@ -601,7 +601,7 @@ def _read_deal(raw: _Deal, value: bytes, at: int, settings: Settings) -> DealCha
 
 
 def _contacts(
-    value: list[str | int | _DealContact] | None | UnsetType, settings: Settings
+    value: list[Scalar | _DealContact] | None | UnsetType, settings: Settings
 ) -> tuple[str, ...] | None | UnsetType:
     """The persons named, in order, each once; guarded values are dropped."""
     if not isinstance(value, list):

@@ -43,6 +43,11 @@ class Group:
         return _root(told) if told else Root(self.name)
 
     @property
+    def is_joining(self) -> bool:
+        """True between joining a group and being told the root there."""
+        return f"{UP}:" in self._parts and f"{OWN_ROOT}:" not in self._parts
+
+    @property
     def _up(self) -> str | None:
         up = self._parts.get(f"{UP}:")
         return _text(up) if up else None

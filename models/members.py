@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from models.deals import fold
+from models.deals import Deal, fold
 from models.entity import Conflict, Contents, Outcome, reports, take
 from models.facts import (
     BILLING,
@@ -215,7 +215,15 @@ class Person:
         yield from reports(self._watched, watched, self.tag)
         self._watched = watched
 
+    @property
+    def parent(self) -> str:
+        """The person or account that it reports to; empty while no fact names it."""
+        return self._parent
+
     def _target(self) -> str:
+        """The parent; nobody while the group has yet to say who the person is."""
+        if self._group.is_joining:
+            return ""
         root = self._group.root.id
         if root != self.name:
             return f"person:{root}"
@@ -399,14 +407,28 @@ class DealRecord:
     def _refund(self, raw: bytes) -> Any:
         return self._read(BILLING, raw)
 
+    def _changes(self) -> list[DealChange]:
+        return [self._change(value) for name, value in self.parts.items() if name[0] == _CHANGE]
+
+    @property
+    def deal(self) -> Deal:
+        """The deal as all its facts say together."""
+        refunds = [self._refund(value) for name, value in self.parts.items() if name[0] == _REFUND]
+        return fold(self.name, self._changes(), refunds, self._rules.settings.currency)
+
+    @property
+    def parent(self) -> str:
+        """The account or person that it reports to."""
+        deal = self.deal
+        return deal_parent(deal.account, deal.contacts, deal.id, self._rules)
+
     def _contents(self) -> Contents:
         if not self.parts:
             return {}
-        changes = [self._change(value) for name, value in self.parts.items() if name[0] == _CHANGE]
-        refunds = [self._refund(value) for name, value in self.parts.items() if name[0] == _REFUND]
-        deal = fold(self.name, changes, refunds, self._rules.settings.currency)
-        contents: Contents = {deal_parent(deal.account, deal.contacts, deal.id, self._rules): {f"{DEAL}:{self.name}": pack(deal)}}
-        for person, at in first_contacts(changes).items():
+        deal = self.deal
+        parent = deal_parent(deal.account, deal.contacts, deal.id, self._rules)
+        contents: Contents = {parent: {f"{DEAL}:{self.name}": pack(deal)}}
+        for person, at in first_contacts(self._changes()).items():
             contents.setdefault(f"person:{person}", {})[f"{KNOWN}:"] = pack(at)
         return contents
 

@@ -104,6 +104,8 @@ class Session:
     def pack(self) -> bytes:
         """The session at rest."""
         hits = self.hits
+        if len(hits) == 1:
+            return _pack_single(hits[0])
         origins, paths, persons = _Table(), _Table(), _Table()
         return pack(
             _Packed(
@@ -118,6 +120,14 @@ class Session:
                 _numbers(0 if hit.person is None else 1 + persons.row(hit.person) for hit in hits),
             )
         )
+
+
+def _pack_single(hit: Hit) -> bytes:
+    """The most common session, without any table."""
+    origin = [] if hit.origin is None else [hit.origin]
+    person = [] if hit.person is None else [hit.person]
+    rows = b"\1" if origin else b"", b"", b"\1" if person else b""
+    return pack(_Packed(hit.at, [], _pack_ids([hit.id]), origin, [hit.path], person, *rows))
 
 
 class _Table:

@@ -32,6 +32,7 @@ CODES = {
     400: "bad_request",
     401: "unauthorized",
     404: "not_found",
+    405: "method_not_allowed",
     413: "too_large",
     429: "try_later",
     500: "internal_error",
@@ -54,9 +55,9 @@ def status_of(error: TouchlineError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def problem(status: int, error: TouchlineError) -> bytes:
+def problem(status: int, error: Exception | str) -> bytes:
     """The error as JSON with `code` and `message`; for bad input what was expected where, too."""
-    body = Problem(CODES[status], str(error))
+    body = Problem(CODES.get(status, "error"), str(error))
     if isinstance(error, BadInput):
         body.where, body.expected, body.got = error.where, error.expected, error.got
     return msgspec.json.encode(body)

@@ -12,6 +12,7 @@ letters, the others count. A bare ASGI function: Starlette would cost half as mu
 """
 
 import base64
+import logging
 import random
 import time
 import zlib
@@ -38,6 +39,8 @@ Clock = Callable[[], int]
 
 PREFIXES = ("/v1/", "/beacon/v1/", "/sourceConfig")
 """Every path that this door answers starts with one of these."""
+
+log = logging.getLogger(__name__)
 
 _MOST_READING_BYTES = 64 * 1024 * 1024
 _RETRY_SECONDS = (1, 5)
@@ -109,6 +112,9 @@ class Collector:
             return
         except TouchlineError as error:
             answer = _refusal(error)
+        except Exception:
+            log.exception("a request to %s failed", scope["path"])
+            answer = Answer(500, problem(500, "this is a bug of ours"), _JSON_HEADERS)
         self._metrics.count_request(path if path in CALLS else "collector", answer.status)
         if answer is _SUCCESS:
             await send(_SUCCESS_START)

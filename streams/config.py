@@ -12,6 +12,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,26 @@ def redis_client(settings: Settings, **options: Any) -> Any:
         raise BadInput("redis.url", "redis://host:port (start `touchline dev`, or set TOUCHLINE_REDIS)", "nothing")
     scheme, _, rest = url.partition("://")
     kind, _, cluster = scheme.partition("+")
+    if scheme == "redis":
+        options["connection_class"] = _packing_connection()
     try:
         client = RedisCluster if cluster == "cluster" else Redis
         return client.from_url(f"{kind}://{rest}", **options)
     except ValueError as error:
         raise BadInput("redis.url", "redis://, rediss://, redis+cluster:// or rediss+cluster://", scheme) from error
+
+
+@lru_cache(maxsize=1)
+def _packing_connection() -> type:
+    """redis-py's connection with hiredis's packer: a third of the cost for a commit's many arguments."""
+    from hiredis import pack_command
+    from redis.asyncio import Connection
+
+    class PackingConnection(Connection):
+        def pack_command(self, *args: Any) -> list[bytes]:
+            return [pack_command(args)]
+
+    return PackingConnection
 
 
 def _read(environ: Mapping[str, str], cwd: Path) -> Settings:

@@ -7,6 +7,7 @@ while the oldest of it is older than `STALL_SECONDS`, nothing more is taken: the
 
 import asyncio
 import logging
+import random
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -63,10 +64,11 @@ class Delivery:
 
 
 class Intake:
-    """A producer that is connected again whenever it broke."""
+    """A producer that is connected again whenever it broke; BadInput when no Kafka is named."""
 
     def __init__(self, settings: Settings, most_bytes: int = MOST_BYTES) -> None:
-        self._settings = settings
+        self._options = config.kafka_options(settings)
+        self._prefix = settings.topic_prefix
         self._most_bytes = most_bytes
         self._held_bytes = 0
         self._underway: dict[Delivery, None] = {}
@@ -146,7 +148,7 @@ class Intake:
 
     async def _send(self, producer: AIOKafkaProducer, record: Record, delivery: Delivery) -> None:
         try:
-            future = await producer.send(self._settings.topic_prefix + record.topic, record.value, record.key)
+            future = await producer.send(self._prefix + record.topic, record.value, record.key)
         except KafkaError:
             self._broken.set()
             raise
@@ -188,7 +190,7 @@ class Intake:
 
     async def _connect(self) -> AIOKafkaProducer | None:
         producer = AIOKafkaProducer(
-            **config.kafka_options(self._settings),
+            **self._options,
             acks="all",
             enable_idempotence=True,
             partitioner=partition_of,
@@ -197,8 +199,8 @@ class Intake:
         )
         try:
             await producer.start()
-        except (KafkaError, OSError) as error:
-            log.warning("Kafka is away: %s", error)
+        except Exception as error:  # whatever it is, the door stays open and tries again
+            log.warning("Kafka is away: %r", error)
             await _retire(producer)
             return None
         return producer
@@ -218,5 +220,7 @@ def _hash(key: bytes) -> int:
 
 
 def partition_of(key: bytes | None, partitions: list[int], available: list[int]) -> int:
-    """The partition that Kafka's own partitioner chooses; the same for visitors seen before."""
-    return partitions[_hash(key or b"") % len(partitions)]
+    """The partition that Kafka's own partitioner chooses, remembered for keys seen before."""
+    if key is None:
+        return random.choice(available or partitions)
+    return partitions[_hash(key) % len(partitions)]

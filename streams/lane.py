@@ -40,6 +40,8 @@ ENVELOPE_BYTES = 512 * 1024
 FETCH_BYTES = 2 * 1024 * 1024
 LARGEST_REQUEST_BYTES = 48 * 1024 * 1024
 DRAIN_SECONDS = 6.0
+LINGER_FACTOR = 4.0
+LONGEST_LINGER_SECONDS = 0.25
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 AWAY = (RedisConnectionError, RedisTimeoutError, KafkaError, OSError)
 """What a server that is away raises: waited for, never fatal."""
@@ -100,6 +102,7 @@ class LaneService:
         self.counters = Counters()
         self.paused = ""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._linger_seconds = self.settings.lanes.linger_ms / 1000
         self._redis = redis
         self._build = lanes.builder(rules)
         self._tables: dict[int, Tables] = {}
@@ -240,11 +243,23 @@ class LaneService:
 
     async def _fetch(self, partition: int) -> dict[str, list[Any]]:
         """The next records by topic, within a moment; of internal topics only, while paused."""
+        await self._gather()
         topics = (self.lane.internal,) if self.paused else self.topics
         places = [self._place(topic, partition) for topic in topics]
         polled = await self.consumer.getmany(*places, timeout_ms=200, max_records=self.settings.lanes.batch_facts)
         prefix = len(self.settings.topic_prefix)
         return {place.topic[prefix:]: records for place, records in polled.items() if records}
+
+    async def _gather(self) -> None:
+        """Let records gather before they are fetched: the busier the worker, the longer.
+
+        A batch has its price whatever its size, so a busy worker takes fewer and larger
+        ones; an idle one answers at once.
+        """
+        begun = time.perf_counter()
+        await asyncio.sleep(self._linger_seconds)
+        late = time.perf_counter() - begun - self._linger_seconds
+        self._linger_seconds = min(max(self.settings.lanes.linger_ms / 1000, LINGER_FACTOR * late), LONGEST_LINGER_SECONDS)
 
     async def _settle(self, tables: Tables, published: int) -> int:
         """Nothing to do: put down what is published, and that the lane stands still if it shall."""

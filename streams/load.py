@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +16,12 @@ import click
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import murmur2
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from models import facts
 from models.errors import BadInput, NotFound, Unavailable
+from models.partitions import partition_of
 from models.settings import Settings
 from streams import config, topics
 from streams.mapping import RowMap, plain_map, read_map
@@ -35,8 +34,8 @@ EXAMPLES_SHOWN = 5
 Advance = Callable[[int], None]
 """Told how many bytes of the files have been read since the last call."""
 
-Record = tuple[bytes, bytes]
-"""Key and value, as Kafka keeps them."""
+Record = tuple[str, bytes]
+"""Key and value."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -101,9 +100,9 @@ class Loading:
             examples=self._examples,
         )
 
-    def _key(self, value: bytes) -> bytes:
+    def _key(self, value: bytes) -> str:
         fact = facts.decode(self._topic, value, self._recorded_at, self._settings)
-        return facts.key_of(self._topic, fact).encode()
+        return facts.key_of(self._topic, fact)
 
     def _refuse(self, file: str, line: int, error: BadInput) -> None:
         self._reasons[f"{error.where}: expected {error.expected}"] += 1
@@ -134,10 +133,10 @@ class Sender:
         for key, value in records:
             place = topic, partition_of(key, partitions)
             batch = self._open.get(place)
-            if batch is None or batch.append(key=key, value=value, timestamp=None) is None:
+            if batch is None or batch.append(key=key.encode(), value=value, timestamp=None) is None:
                 await self._submit(place)
                 batch = self._open[place] = self._producer.create_batch()
-                batch.append(key=key, value=value, timestamp=None)
+                batch.append(key=key.encode(), value=value, timestamp=None)
 
     async def flush(self) -> None:
         """Submit every open batch and wait until all are acknowledged."""
@@ -168,12 +167,6 @@ class Sender:
 def _acknowledged(future: "asyncio.Future[Any]") -> bool:
     """Whether the batch is in Kafka; raises what went wrong with it."""
     return future.done() and future.result() is not None
-
-
-@lru_cache(maxsize=131_072)
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition that Kafka's own partitioner chooses for a key."""
-    return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 async def load(

@@ -28,7 +28,7 @@ import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
 from models.accounts import Totals
-from models.conversions import Cell, pack_numbers, unpack_numbers
+from models.conversions import Cell, pack_numbers, pack_vector, unpack_numbers, unpack_vector
 from models.errors import Fenced
 from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
@@ -176,7 +176,7 @@ class Tables:
         self.partition = partition
         self.book = Book("0", 0, -1, {}, {}, {})
         self._entities: Cache[str, Stored] = Cache(cached)
-        self._cells: Cache[Cell, list[int]] = Cache(cached)
+        self._cells: Cache[Cell, int] = Cache(cached)
         self._commands: list[Any] = []
         self._book_key = self._key("book")
 
@@ -237,7 +237,7 @@ class Tables:
             pipeline.hgetall(self._key("p", name))
         return [{field.decode(): value for field, value in fields.items()} for fields in await pipeline.execute()]
 
-    async def _load_cells(self, cells: Iterable[Cell]) -> dict[Cell, list[int]]:
+    async def _load_cells(self, cells: Iterable[Cell]) -> dict[Cell, int]:
         found = {cell: self._cells.get(cell) for cell in cells}
         by_key: dict[str, list[Cell]] = {}
         for cell, numbers in found.items():
@@ -248,8 +248,8 @@ class Tables:
             for name, missing in by_key.items():
                 pipeline.hmget(name, [cell_field(cell) for cell in missing])
             for missing, values in zip(by_key.values(), await pipeline.execute(), strict=True):
-                found.update(zip(missing, (unpack_numbers(value) if value else [] for value in values), strict=True))
-        return cast(dict[Cell, list[int]], found)
+                found.update(zip(missing, (unpack_vector(value) if value else 0 for value in values), strict=True))
+        return cast(dict[Cell, int], found)
 
     # --- writing: everything is put down first, and committed at once ---------------------
 
@@ -293,19 +293,27 @@ class Tables:
         """Put down the totals as they are after this change."""
         change = totals.without_zeros()
         cells = await self._load_cells(change.cells)
-        for cell, numbers in change.cells.items():
-            self._put_cell(cell, cells[cell], numbers)
+        self._put_cells({cell: cells[cell] + numbers for cell, numbers in change.cells.items()})
         await self._put_pipeline(change.pipeline)
         for entry, reason in change.waiting.items():
             self._put_field(self._key("waiting"), entry, reason)
         if change.newest:
             self._put_newest(change)
 
-    def _put_cell(self, cell: Cell, have: list[int], change: list[int]) -> None:
-        numbers = [a + b for a, b in zip(have, change, strict=True)] if have else change
-        self._cells.put(cell, numbers)
-        name = cell_key(self.lane, self.partition, cell)
-        self._put_field(name, cell_field(cell), pack_numbers(numbers) if any(numbers) else None)
+    def _put_cells(self, cells: Mapping[Cell, int]) -> None:
+        kept: dict[str, list[Any]] = {}
+        gone: dict[str, list[Any]] = {}
+        for cell, numbers in cells.items():
+            self._cells.put(cell, numbers)
+            name = cell_key(self.lane, self.partition, cell)
+            if numbers:
+                kept.setdefault(name, []).extend((cell_field(cell), pack_vector(numbers)))
+            else:
+                gone.setdefault(name, []).append(cell_field(cell))
+        for name, fields in kept.items():
+            self._chunked("HSET", name, fields)
+        for name, fields in gone.items():
+            self._chunked("HDEL", name, fields)
 
     async def _put_pipeline(self, change: Mapping[str, list[int]]) -> None:
         if not change:

@@ -23,6 +23,7 @@ import msgspec
 import uvicorn
 from redis.asyncio import Redis
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
@@ -41,6 +42,8 @@ from streams.metrics import Metrics
 
 PAGES = Path(__file__).parent / "pages"
 SHUTDOWN_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75
+"""Longer than proxies keep idle connections, so that none sends into one that we just closed."""
 HANG_MILLISECONDS = 60_000
 """A peer that acknowledges nothing for so long is cut off by the kernel."""
 
@@ -199,7 +202,7 @@ class Application:
 
     def __init__(self, collector: Collector, site: Site, metrics: Metrics) -> None:
         self._collector = collector
-        self._site = Starlette(routes=site.routes(), exception_handlers={TouchlineError: _explain})
+        self._site = Starlette(routes=site.routes(), exception_handlers=_EXPLAINED)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -271,6 +274,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] = lambda add
             access_log=False,
             log_config=None,
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         on_ready(_address(listener))
@@ -360,9 +364,17 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 async def _explain(request: Request, error: Exception) -> Response:
-    assert isinstance(error, TouchlineError)
-    status = status_of(error)
-    return Response(problem(status, error), status, media_type="application/json")
+    status = status_of(error) if isinstance(error, TouchlineError) else 500
+    message = error if status != 500 else "this is a bug of ours"
+    return Response(problem(status, message), status, media_type="application/json")
+
+
+async def _explain_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return Response(problem(error.status_code, error.detail), error.status_code, error.headers, "application/json")
+
+
+_EXPLAINED = {TouchlineError: _explain, HTTPException: _explain_http, Exception: _explain}
 
 
 def _reports() -> Any:

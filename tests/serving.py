@@ -46,5 +46,3 @@ async def records(settings: Settings, topic: str) -> list[tuple[str | None, byte
             for batch in (await consumer.getmany(timeout_ms=100)).values():
                 found += [(record.key and record.key.decode(), record.value) for record in batch]
     return found
-
-

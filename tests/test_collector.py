@@ -341,5 +341,22 @@ async def test_what_kafka_did_not_acknowledge_is_bounded(settings: Settings) -> 
 
 async def test_records_go_where_kafkas_own_partitioner_puts_them() -> None:
     kafkas = DefaultPartitioner()
+    assert {intake.partition_of(None, [0, 1], [0, 1]) for _ in range(100)} == {0, 1}
     for key in (b"", b"visitor", b"user:\xc3\xa4", str(uuid.uuid4()).encode()):
         assert intake.partition_of(key, list(range(8)), []) == kafkas(key, list(range(8)), list(range(8)))
+
+
+async def test_a_record_as_long_as_a_body_may_be_gets_through(settings: Settings) -> None:
+    door = intake.Intake(settings)
+    await door.start()
+    value = b"x" * Settings().web.max_body_bytes * 2
+
+    await door.publish([intake.Record("dead-letters", None, value)])
+    await door.stop()
+
+    assert value in [stored for _, stored in await records(settings, "dead-letters")]
+
+
+async def test_without_a_kafka_in_the_settings_nothing_starts() -> None:
+    with pytest.raises(BadInput, match=r"kafka\.bootstrap"):
+        intake.Intake(Settings())

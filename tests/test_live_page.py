@@ -115,6 +115,17 @@ async def test_choosing_a_model_is_kept_in_the_address(page: Page) -> None:
     assert page.url.endswith("?models=first_touch,time_decay")
 
 
+async def test_an_address_with_an_unknown_model_falls_back_to_the_usual_ones(
+    browser: Browser, web: httpx.AsyncClient
+) -> None:
+    opened = await browser.new_page()
+    await opened.goto(f"{web.base_url}?models=magic,linear")
+
+    await expect(opened.locator("#status")).to_have_text("Live", timeout=10_000)
+    await expect(opened.locator("#head-a")).to_have_text("First touch")
+    await opened.close()
+
+
 async def test_nothing_is_cut_off_on_a_narrow_screen(page: Page, redis: Redis) -> None:
     await redis.lpush("{accounts:0}:newest", touch(account="a-very-long-account-name.example" * 3))
     await page.set_viewport_size({"width": 320, "height": 700})
@@ -123,9 +134,7 @@ async def test_nothing_is_cut_off_on_a_narrow_screen(page: Page, redis: Redis) -
     assert await page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-async def test_a_lost_connection_is_shown_and_found_again(
-    browser: Browser, settings: Settings, redis: Redis
-) -> None:
+async def test_a_lost_connection_is_shown_and_found_again(browser: Browser, settings: Settings, redis: Redis) -> None:
     fixed = replace(settings, web=replace(settings.web, port=embedded.free_port()))
     async with served(fixed) as web:
         opened = await browser.new_page()

@@ -6,9 +6,13 @@ the product's code: a session or lead is a touch, an order or closed deal a win 
 
 import csv
 import gzip
+import json
+import os
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -17,11 +21,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from models.attribution import MODELS as PRODUCT_MODELS
+from models.conversions import numbers_of
+from models.recompute import RawFact, recompute
 from models.settings import Settings
+from streams import children
 from streams.load import Loading, open_rows
 from streams.mapping import read_map
+from streams.reference import rules_from
+from streams.topics import create_topics
 from tests import oracle
-from tests.conftest import shared_data
+from tests.conftest import shared_data, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -267,7 +277,7 @@ class Books(NamedTuple):
     """Totals by month, and open deals by stage as (count, cents)."""
 
     cells: Cells
-    pipeline: dict[str, tuple[int, int]]
+    pipeline: dict[str | None, tuple[int, int]]
 
 
 def oracle_books(records: list[Record]) -> Books:
@@ -278,8 +288,13 @@ def oracle_books(records: list[Record]) -> Books:
 
 def product_books(records: list[Record]) -> Books:
     """The books of the product's batch recomputation."""
-    pytest.importorskip("models.recompute")
-    raise NotImplementedError
+    books = recompute((RawFact(*record) for record in records), rules_from(Settings()))
+    credits = {
+        (cell.conversion, model, cell.dimension, cell.day, cell.value): (numbers[2 * place], numbers[2 * place + 1])
+        for cell, numbers in ((cell, numbers_of(vector)) for cell, vector in books.cells.items())
+        for place, model in enumerate(PRODUCT_MODELS)
+    }
+    return Books(by_month(credits), {stage: (count, amount) for stage, (count, amount) in books.pipeline.items()})
 
 
 def by_month(credits: Mapping[tuple[str, str, str, str, str | None], tuple[int, int]]) -> Cells:
@@ -381,3 +396,78 @@ def test_olist_leads_and_wins_are_credited_to_their_origins_and_landing_pages(
     assert total(books.cells, "lead")[0] == 8_000
     assert total(books.cells, "won")[0] == 842
     assert total(books.cells, "won", lambda channel: channel == "unattributed")[0] == 151 + 1
+
+
+# ---- end to end ------------------------------------------------------------------------------
+
+
+def test_all_three_loaded_into_running_servers_are_reported_to_the_cent(settings: Settings, tmp_path: Path) -> None:
+    """`touchline load`, `wait` and `report credits`, with a real worker between them."""
+    pytest.importorskip("streams.cli")
+    folders = {name: shared_data(name) for name in ("maven_fuzzy_factory", "crm_sales_opportunities", "olist_funnel")}
+    shop, crm, olist = folders.values()
+    conversions = [*fuzzy_factory_conversions(shop), *crm_wins(crm), *olist_conversions(olist)]
+    expected = expected_cells(conversions, {"channel", "source"})
+    wait_for(create_topics(settings))
+    touchline = Touchline(settings, tmp_path)
+
+    with touchline.worker():
+        for folder, loads in zip(folders.values(), (FUZZY_FACTORY, CRM, OLIST), strict=True):
+            for topic, file, map_file in loads:
+                arguments = ("load", topic, str(folder / file), "--map", str(MAPS / map_file), "--format", "json")
+                assert json.loads(touchline.run(*arguments))["refused"] == 0
+        touchline.run("wait", "--timeout", "120")
+
+        reported = {
+            ("won", model, dimension, row["period"][:7], row[dimension]): (row["count"], row["amount"])
+            for model in MODELS
+            for dimension in ("channel", "source")
+            for row in touchline.credits("won", model, dimension)
+        }
+
+    assert reported == chosen(expected, {"won"}, {"channel", "source"})
+
+
+def crm_wins(data: Path) -> list[Conversion]:
+    """Wins of accounts without a touch."""
+    won = [row for row in rows(data / "sales_pipeline.csv.gz") if row["deal_stage"] == "Won"]
+    return [Conversion("won", moment(row["close_date"]), cents_of(row["close_value"]), [], {}, []) for row in won]
+
+
+class Touchline:
+    """The command line on a test's servers."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        (folder / "touchline.toml").write_text(f'topic_prefix = "{settings.topic_prefix}"\n')
+        self._folder = folder
+        self._environ = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "TOUCHLINE_KAFKA": settings.kafka.bootstrap,
+            "TOUCHLINE_REDIS": settings.redis.url,
+        }
+
+    def run(self, *arguments: str) -> str:
+        """What a command prints; the test fails with its error when it does not succeed."""
+        command = [sys.executable, "-m", "streams.cli", *arguments]
+        done = subprocess.run(
+            command, cwd=self._folder, env=self._environ, capture_output=True, text=True, timeout=180, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def credits(self, kind: str, model: str, dimension: str) -> list[dict[str, Any]]:
+        """The rows of `report credits` by month."""
+        asked = ("--model", model, "--by", dimension, "--conversion", kind, "--grain", "month", "--format", "json")
+        rows: list[dict[str, Any]] = json.loads(self.run("report", "credits", *asked))
+        return rows
+
+    @contextmanager
+    def worker(self) -> Iterator[None]:
+        """A worker for the length of a block."""
+        command = (sys.executable, "-m", "streams.cli", "worker")
+        worker = children.start("worker", command, self._folder / "worker.log", env=self._environ, cwd=self._folder)
+        try:
+            yield
+        finally:
+            wait_for(worker.stop())

@@ -127,7 +127,8 @@ def test_an_unknown_type_is_refused(message: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"1", b'{"a":', b"\xff\xfe", b'{"a":"\xff"}', b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"]
+    "body",
+    [b"", b"[]", b"1", b'{"a":', b"\xff\xfe", b'{"a":"\xff"}', b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"],
 )
 def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadInput, match="body"):

@@ -258,3 +258,11 @@ async def test_the_rows_are_json_as_the_commands_print_it(web: httpx.AsyncClient
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
     assert msgspec.json.decode(answer.content) == []
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("POST", "/api/v1/live", 405)])
+async def test_what_is_not_there_is_told_in_json(web: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+    answer = await web.request(method, path)
+
+    assert answer.status_code == status
+    assert answer.json()["code"] == answers.CODES[status]

@@ -58,7 +58,8 @@ def rules(variant: int = 0) -> Rules:
 
 
 _PEOPLE = (
-    "ann@acme.com", " Bob@ACME.com", "cy@gmail.com", "dee@beta.de", "eve@mail.beta.de", "fox@corp", "u1", "u2", "Gus", 7,
+    "ann@acme.com", " Bob@ACME.com", "cy@gmail.com", "dee@beta.de", "eve@mail.beta.de", "fox@corp",
+    "u1", "u2", "Gus", 7,
 )  # fmt: skip
 _NOBODY = ("null", "Undefined ", "", 0, -1, "test@acme.com", "noreply@beta.de", True)
 _VISITORS = ("v1", "v2", "v3", "u1", "cy@gmail.com", 99)
@@ -84,7 +85,8 @@ _STAGES = (None, "new", "demo", "closed_won", "closed_won", "closed_lost", "sign
 _KINDS = ("call", "demo", "webinar", "Email Opened", "quote_sent", "chat", "trial_started", "odd kind")
 _JUNK = (
     b"", b"{", b"[]", b"null", b'{"messageId": 1}', b'{"messageId":"x","timestamp":"soon","anonymousId":"v1"}',
-    b'{"touchId":"t1","timestamp":"2026-01-05T00:00:00Z"}', b'{"messageId":"x","timestamp":"2026-01-05","dealId":"d1","amount":-1}',
+    b'{"touchId":"t1","timestamp":"2026-01-05T00:00:00Z"}',
+    b'{"messageId":"x","timestamp":"2026-01-05","dealId":"d1","amount":-1}',
     b'{"messageId":"y","timestamp":"2026-01-05","dealId":"d1","currency":"XYZ"}', b"[" * 3000, b'"\xff"',
 )  # fmt: skip
 
@@ -141,7 +143,10 @@ class _World:
             page = {"search": self.one(_QUERIES)}
         context: Body = {"page": page}
         if self.rarely(0.1):
-            context["campaign"] = {"source": self.one(("News", "bing", None)), "medium": self.one(("cpc", None, "Email"))}
+            context["campaign"] = {
+                "source": self.one(("News", "bing", None)),
+                "medium": self.one(("cpc", None, "Email")),
+            }
         return {"context": context}
 
     def page_view(self) -> None:
@@ -305,7 +310,12 @@ class _World:
         links = [body for topic, body in self.facts if topic in SEGMENT and used[body["messageId"]] == 1]
         for _ in range(number if links else 0):
             target = self.one(links)
-            body = {"type": "unlink", "messageId": self.id("x"), "timestamp": self.instant(), "unlinks": target["messageId"]}
+            body = {
+                "type": "unlink",
+                "messageId": self.id("x"),
+                "timestamp": self.instant(),
+                "unlinks": target["messageId"],
+            }
             ids = {name: target[name] for name in ("anonymousId", "userId", "previousId", "groupId") if name in target}
             if set(ids) & {"anonymousId", "userId"}:
                 self.add("identities", {**body, **ids})

@@ -7,13 +7,14 @@
 
 const SILENCE_MS = 45_000; // the server says something at least every 15 s
 const RETRY_MS = 3_000;
+const DEFAULT_MODELS = ["first_touch", "linear"];
 
 const $ = (id) => document.getElementById(id);
 const page = { source: null, snapshot: null, models: chosenModels(), heard: 0, seen: null };
 
 function chosenModels() {
   const names = (new URLSearchParams(location.search).get("models") ?? "").split(",").filter(Boolean);
-  return names.length === 2 ? names : ["first_touch", "linear"];
+  return names.length === 2 ? names : [...DEFAULT_MODELS];
 }
 
 // ---- the stream
@@ -31,7 +32,9 @@ function connect() {
   source.onerror = () => {
     if (page.source !== source) return;
     lost();
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => page.source === source && connect(), RETRY_MS);
+    if (source.readyState !== EventSource.CLOSED) return; // else the browser tries again by itself
+    if (!page.heard) page.models = [...DEFAULT_MODELS]; // the address names a model that does not exist
+    setTimeout(() => page.source === source && connect(), RETRY_MS);
   };
 }
 

@@ -1,0 +1,506 @@
+"""What should the books say: everything at once, plainly, from all facts.
+
+The yardstick of the incremental path (visitors, members, accounts): it shares with it
+the reading of facts and the pure functions about sessions, links, deals and credits,
+and nothing of how state is kept, moved and restated.
+
+    facts ▶ who is whose ▶ touches ▶ journeys ▶ conversions and their credits ▶ books
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from models.accounts import claimed, latest, waiting_of
+from models.channels import Origin
+from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
+from models.deals import Conversion, Deal, conversions_of, fold, is_open, open_amount, won_at
+from models.errors import BadInput
+from models.facts import (
+    BILLING,
+    CONTACT_CHANGES,
+    DEAL_CHANGES,
+    FORM_FILLS,
+    IDENTITIES,
+    PAGE_VIEWS,
+    TOUCHES,
+    AccountChange,
+    ContactChange,
+    DealChange,
+    Fact,
+    FormFill,
+    Identification,
+    Refund,
+    TouchFact,
+    Unlink,
+    decode,
+    key_of,
+)
+from models.facts import Hit as PageView
+from models.identity import Link, Root, roots_of
+from models.members import Contact, account_of, contact_of, deal_parent, first_contacts, lead_moment
+from models.reports import pack
+from models.rules import Rules
+from models.sessions import DIRECT, Arrive, Hit, arrivals, current_source, cut, opens_session, web_touches
+from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
+
+_NO_LIMIT = 2**62
+
+
+class RawFact(NamedTuple):
+    """A fact as it lies in Kafka; `recorded_at` in microseconds."""
+
+    topic: str
+    value: bytes | None
+    recorded_at: int
+
+
+class Known(NamedTuple):
+    """A person: known since when, of which account, with the credits of the `lead`."""
+
+    at: int
+    account: str
+    credits: list[Credit]
+
+
+@dataclass
+class Books:
+    """All totals, and what they were made of.
+
+    `pipeline` has count and amount by stage; `waiting` the reason by conversion; `deals`
+    credits by deal and conversion (`won:<deal>`); `leads` everybody known, by person;
+    `journeys` (person, touch) by account, oldest first. `conflicts` are (topic, id) of
+    facts that lost to another with their id.
+    """
+
+    cells: Cells = field(default_factory=dict)
+    pipeline: dict[str, list[int]] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+    deals: dict[str, dict[str, list[Credit]]] = field(default_factory=dict)
+    leads: dict[str, Known] = field(default_factory=dict)
+    journeys: dict[str, list[tuple[str, Touch]]] = field(default_factory=dict)
+    refusals: list[tuple[RawFact, BadInput]] = field(default_factory=list)
+    conflicts: set[tuple[str, str]] = field(default_factory=set)
+
+
+def recompute(facts: Iterable[RawFact], rules: Rules) -> Books:
+    """The books of all facts, whatever their order and however often each came."""
+    books = Books()
+    kept = _Facts(rules)
+    for raw in facts:
+        _take(kept, RawFact(*raw), books)
+    people = _People(kept, rules)
+    accounts = _accounts_of(kept, people, rules)
+    books.journeys = _journeys(_touches(kept, people, rules), people, accounts)
+    _book_leads(books, people, accounts, rules)
+    _book_deals(books, kept, people, accounts, rules)
+    books.cells = without_zeros(books.cells)
+    return books
+
+
+# --- facts that stand -------------------------------------------------------------------
+
+
+class _Facts:
+    """Every fact that stands: by topic, whom it is about, and id."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.arrive: Arrive = arrivals(rules)
+        self._by_topic: dict[str, dict[str, dict[Any, Any]]] = defaultdict(lambda: defaultdict(dict))
+
+    def of(self, topic: str) -> Mapping[str, dict[Any, Any]]:
+        """The topic's facts by key and id."""
+        return self._by_topic[topic]
+
+    def add(self, topic: str, key: str, fact_id: Any, fact: Any) -> bool:
+        """Keep the smaller, by time and then bytes, of two facts with one id; False when they differ."""
+        same_key = self._by_topic[topic][key]
+        known = same_key.setdefault(fact_id, fact)
+        if known == fact:
+            return True
+        same_key[fact_id] = min(known, fact, key=_rank)
+        return False
+
+
+def _take(kept: _Facts, raw: RawFact, books: Books) -> None:
+    try:
+        fact = decode(raw.topic, raw.value, raw.recorded_at, kept.rules.settings)
+    except BadInput as error:
+        books.refusals.append((raw, error))
+        return
+    if not kept.add(raw.topic, key_of(raw.topic, fact), _id_of(fact), _as_kept(fact, kept)):
+        books.conflicts.add((raw.topic, str(_id_of(fact))))
+
+
+def _id_of(fact: Fact) -> Any:
+    """What a fact counts once by; of a recorded touch that is each version."""
+    match fact:
+        case FormFill():
+            return fact.identification.id
+        case TouchFact():
+            return fact.updated_at
+        case _:
+            return fact.id
+
+
+def _as_kept(fact: Fact, kept: _Facts) -> Any:
+    match fact:
+        case PageView():
+            origin, path = kept.arrive(fact.url, fact.referrer, fact.utm)
+            return Hit(fact.at, fact.id, origin, path, fact.person)
+        case ContactChange():
+            return contact_of(fact)
+        case _:
+            return fact
+
+
+def _rank(fact: Any) -> tuple[int, bytes]:
+    """Time, then bytes: as sent where they are kept, else as packed."""
+    at = fact.identification.at if isinstance(fact, FormFill) else fact.at
+    return at, getattr(fact, "raw", None) or pack(fact)
+
+
+# --- visitors ---------------------------------------------------------------------------
+
+
+class _Mark(NamedTuple):
+    """A visitor was identified as `person`."""
+
+    at: int
+    id: str
+    person: str
+
+
+class _Visitor(NamedTuple):
+    """A visitor's hits by session, its form fills, and whom it was identified as; all oldest first."""
+
+    name: str
+    sessions: list[list[Hit]]
+    fills: list[FormFill]
+    withdrawn: set[str]
+    marks: list[_Mark]
+
+    def owner_at(self, at: int) -> str | None:
+        """Whose a visit starting then is: the last identified by then, else the first ever."""
+        if not self.marks:
+            return None
+        number = bisect_right(self.marks, at, key=lambda mark: mark.at)
+        return self.marks[max(number - 1, 0)].person
+
+
+class _People:
+    """Who is whose: every visitor's identifications, every id's person, since when each is known."""
+
+    def __init__(self, kept: _Facts, rules: Rules) -> None:
+        self.visitors: list[_Visitor] = []
+        self.known: dict[str, int] = {}
+        self.links: list[Link] = []
+        self.groups: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+        withdrawn = {name: _withdrawn(kept, name) for name in kept.of(IDENTITIES)}
+        marks = self._marks(kept, withdrawn)
+        self._know_others(kept)
+        self.roots = roots_of(self.links, rules.settings.identity.emails_per_user_id)
+        for name in {**kept.of(PAGE_VIEWS), **kept.of(FORM_FILLS), **marks}:
+            self._add_visitor(name, kept, withdrawn.get(name, set()), sorted(marks[name]))
+
+    def root(self, name: str) -> str:
+        """The person an id belongs to."""
+        root = self.roots.get(name)
+        return name if root is None else root.id
+
+    def _marks(self, kept: _Facts, withdrawn: Mapping[str, set[str]]) -> dict[str, list[_Mark]]:
+        """Every identification that stands, by visitor; links and names are noted on the way."""
+        marks: dict[str, list[_Mark]] = defaultdict(list)
+        for visitor, message in _messages(kept):
+            for name in message.names:
+                self._know(name, message.at)
+            if message.id not in withdrawn.get(visitor, ()):
+                self._link(message)
+                for identified in {visitor, message.other_visitor or visitor} if message.person else ():
+                    marks[identified].append(_Mark(message.at, message.id, message.person or ""))
+        for visitor, hits in kept.of(PAGE_VIEWS).items():
+            for hit in hits.values():
+                if hit.person:
+                    self._know(hit.person, hit.at)
+                    if hit.id not in withdrawn.get(visitor, ()):
+                        marks[visitor].append(_Mark(hit.at, hit.id, hit.person))
+        return marks
+
+    def _link(self, message: Identification) -> None:
+        self.links += (Link(message.at, message.id, source, target) for source, target in message.links)
+        if message.group:
+            person, group = message.group
+            self.groups[person].append((message.at, message.id, group))
+
+    def _know_others(self, kept: _Facts) -> None:
+        """People whom other systems name: touches that stand, contacts, contacts of deals."""
+        for versions in kept.of(TOUCHES).values():
+            fact = standing_version(list(versions.values()))
+            if fact.person and not fact.deleted:
+                self._know(fact.person, fact.at)
+        for person, contacts in kept.of(CONTACT_CHANGES).items():
+            self._know(person, min(contact.at for contact in contacts.values()))
+        for changes in kept.of(DEAL_CHANGES).values():
+            for person, at in first_contacts(changes.values()).items():
+                self._know(person, at)
+
+    def _know(self, name: str, at: int) -> None:
+        self.known[name] = min(at, self.known.get(name, at))
+
+    def _add_visitor(self, name: str, kept: _Facts, withdrawn: set[str], marks: list[_Mark]) -> None:
+        sessions = cut(sorted(kept.of(PAGE_VIEWS).get(name, {}).values()), kept.rules)
+        fills = list(kept.of(FORM_FILLS).get(name, {}).values())
+        people = {self.root(mark.person) for mark in marks}
+        shared = len(people) > kept.rules.settings.identity.persons_per_visitor
+        self.visitors.append(_Visitor(name, sessions, fills, withdrawn, [] if shared else marks))
+
+
+def _withdrawn(kept: _Facts, visitor: str) -> set[str]:
+    return {fact.unlinks for fact in kept.of(IDENTITIES)[visitor].values() if isinstance(fact, Unlink)}
+
+
+def _messages(kept: _Facts) -> Iterator[tuple[str, Identification]]:
+    for visitor, facts in kept.of(IDENTITIES).items():
+        yield from ((visitor, fact) for fact in facts.values() if isinstance(fact, Identification))
+    for visitor, facts in kept.of(FORM_FILLS).items():
+        yield from ((visitor, fact.identification) for fact in facts.values())
+
+
+# --- touches ----------------------------------------------------------------------------
+
+Owned = tuple[str, Touch]
+"""A person id and a touch of theirs."""
+
+
+def _touches(kept: _Facts, people: _People, rules: Rules) -> Iterator[Owned]:
+    """Every touch that is somebody's."""
+    for visitor in people.visitors:
+        if visitor.marks:
+            yield from _web_touches(visitor, rules)
+    yield from _other_touches(kept, people, rules)
+
+
+def _web_touches(visitor: _Visitor, rules: Rules) -> Iterator[Owned]:
+    known = _known_in(visitor, rules)
+    for number, session in enumerate(visitor.sessions):
+        owner = visitor.owner_at(session[0].at)
+        touches = web_touches(session, visitor.name, rules)
+        if owner and touches:
+            yield from ((owner, touch) for touch in _with_known(touches, known[number]))
+
+
+def _known_in(visitor: _Visitor, rules: Rules) -> dict[int, list[int]]:
+    """By session, when each person was first identified in its visit."""
+    first: dict[tuple[int | None, str], int] = {}
+    for mark in visitor.marks:
+        first.setdefault((_visit_at(visitor.sessions, mark.at, rules), mark.person), mark.at)
+    known: dict[int, list[int]] = defaultdict(list)
+    for (number, _), at in first.items():
+        if number is not None:
+            known[number].append(at)
+    return known
+
+
+def _visit_at(sessions: Sequence[Sequence[Hit]], at: int, rules: Rules) -> int | None:
+    """The number of the session that a hit at `at` would join."""
+    following = bisect_right(sessions, at, key=lambda session: session[0].at)
+    if following:
+        session = sessions[following - 1]
+        last = max(hit.at for hit in session if hit.at <= at)
+        if not opens_session(at, last, session[0].at, rules):
+            return following - 1
+    joins = following < len(sessions) and sessions[following][0].at - at < rules.gap
+    return following if joins else None
+
+
+def _with_known(touches: Sequence[Touch], moments: Iterable[int]) -> list[Touch]:
+    """Each moment noted on the touch current then, on the first where none is yet."""
+    known: dict[int, list[int]] = defaultdict(list)
+    for at in sorted(set(moments)):
+        known[max(bisect_right(touches, at, key=lambda touch: touch.at) - 1, 0)].append(at)
+    noted = enumerate(touches)
+    return [msgspec.structs.replace(touch, known_at=tuple(known.get(number, ()))) for number, touch in noted]
+
+
+class _Form(NamedTuple):
+    """A form fill as a touch, and the id under which another system may record it too."""
+
+    home: str
+    owner: str | None
+    touch: Touch
+
+
+def _other_touches(kept: _Facts, people: _People, rules: Rules) -> Iterator[Owned]:
+    """Form fills and recorded touches; those that are the same touch are one."""
+    forms, homes = _forms(kept, people, rules)
+    facts: dict[str, list[TouchFact]] = defaultdict(list)
+    for touch_id, versions in kept.of(TOUCHES).items():
+        facts[homes.get(touch_id, touch_id)] += versions.values()
+    for home in {**forms, **facts}:
+        fact = standing_version(facts[home]) if home in facts else None
+        yield from _standing(forms.get(home, []), None if fact and fact.deleted else fact, rules)
+
+
+def _forms(kept: _Facts, people: _People, rules: Rules) -> tuple[dict[str, list[_Form]], dict[str, str]]:
+    """Form fills by external id (else their own), and the external id of each own one that has one."""
+    forms: dict[str, list[_Form]] = defaultdict(list)
+    homes: dict[str, str] = {}
+    for visitor in people.visitors:
+        for fill in visitor.fills:
+            named = fill.identification
+            person = None if named.id in visitor.withdrawn else named.person
+            home = fill.external_id or named.id
+            touch = _form_touch(fill, visitor, kept.arrive, rules)
+            forms[home].append(_Form(home, person or visitor.owner_at(named.at), touch))
+            if home != named.id:
+                homes[named.id] = min(home, homes.get(named.id, home))
+    return forms, homes
+
+
+def _form_touch(fill: FormFill, visitor: _Visitor, arrive: Arrive, rules: Rules) -> Touch:
+    """The form fill under the source current on the site, else under its own."""
+    named = fill.identification
+    make = partial(site_touch, named.at, named.id, FORM_FILL, visitor=visitor.name, rules=rules)
+    order = (named.at, named.id)
+    before = [session for session in visitor.sessions if session[0][:2] <= order]
+    if before and named.at - max(hit for hit in before[-1] if hit[:2] <= order).at < rules.gap:
+        opened, origin = current_source(before[-1], order)
+        return make(origin, opened.path or None)
+    arrival = arrive(fill.url, fill.referrer, fill.utm)
+    origin = arrival.origin or DIRECT
+    return make(origin, arrival.path or None)
+
+
+def _standing(forms: list[_Form], fact: TouchFact | None, rules: Rules) -> Iterator[Owned]:
+    """The first form fill takes the recorded touch; without any it stands for itself."""
+    for number, form in enumerate(sorted(forms, key=lambda form: form.touch.order)):
+        same = fact if number == 0 else None
+        owner = form.owner or (same.person if same else None)
+        if owner:
+            yield owner, merged_with_form(form.touch, same) if same else form.touch
+    if fact and fact.person and not forms:
+        yield fact.person, recorded_touch(fact, rules)
+
+
+# --- accounts ---------------------------------------------------------------------------
+
+
+class _Accounts(NamedTuple):
+    """The present account of each person, and the account that each id counts for."""
+
+    of_person: dict[str, str]
+    roots: dict[str, Root]
+    lead_moments: dict[str, int]
+
+    def root(self, name: str) -> str:
+        """The account that this one was merged into or claimed by, in the end."""
+        root = self.roots.get(name)
+        return name if root is None else root.id
+
+
+def _accounts_of(kept: _Facts, people: _People, rules: Rules) -> _Accounts:
+    links = [link for name, changes in kept.of("account-changes").items() for link in _account_links(name, changes, rules)]
+    accounts = _Accounts({}, roots_of(links, _NO_LIMIT), {})
+    ids: dict[str, list[str]] = defaultdict(list)
+    for name in people.known:
+        ids[people.root(name)].append(name)
+    for person, names in ids.items():
+        contacts: list[Contact] = [each for name in names for each in kept.of(CONTACT_CHANGES).get(name, {}).values()]
+        groups = [call for name in names for call in people.groups.get(name, ())]
+        account = account_of(person, _emails(person, names, people), contacts, groups, rules)
+        accounts.of_person[person] = accounts.root(account)
+        accounts.lead_moments[person] = lead_moment(min(people.known[name] for name in names), contacts)
+    return accounts
+
+
+def _emails(person: str, names: Iterable[str], people: _People) -> list[str]:
+    """The person's own e-mail, then those linked to them, the one linked last first."""
+    linked = [(people.roots[name].linked_at, name) for name in names if "@" in name and name != person]
+    return [person] * ("@" in person) + [name for _, name in sorted(linked, reverse=True)]
+
+
+def _account_links(name: str, changes: Mapping[str, AccountChange], rules: Rules) -> Iterator[Link]:
+    """A merger of the account, and the domains it claims, as they now stand."""
+    merged = latest(changes.values(), "merged_into")
+    if merged and merged.merged_into != name:
+        yield Link(merged.at, merged.id, name, str(merged.merged_into))
+    claim = latest(changes.values(), "domains")
+    for domain in sorted(claimed(claim, rules) - {name}) if claim else ():
+        yield Link(claim.at, claim.id, domain, name) if claim else None
+
+
+def _journeys(touches: Iterable[Owned], people: _People, accounts: _Accounts) -> dict[str, list[Owned]]:
+    journeys: dict[str, list[Owned]] = defaultdict(list)
+    for name, touch in touches:
+        person = people.root(name)
+        journeys[accounts.of_person[person]].append((person, touch))
+    for journey in journeys.values():
+        journey.sort(key=lambda owned: owned[1].order)
+    return dict(journeys)
+
+
+# --- conversions ------------------------------------------------------------------------
+
+
+def _book_leads(books: Books, people: _People, accounts: _Accounts, rules: Rules) -> None:
+    own: dict[str, list[Touch]] = defaultdict(list)
+    for journey in books.journeys.values():
+        for person, touch in journey:
+            own[person].append(touch)
+    for person, at in accounts.lead_moments.items():
+        conversion = Conversion("lead", person, at, 0)
+        touches = eligible(own[person], "lead", at, rules)
+        milestones = milestones_of("lead", at, at, None, None)
+        credits = credits_of(conversion, at, touches, milestones, rules)
+        add_cells(books.cells, conversion, credits, 1, rules)
+        books.leads[person] = Known(at, accounts.of_person[person], credits)
+
+
+def _book_deals(books: Books, kept: _Facts, people: _People, accounts: _Accounts, rules: Rules) -> None:
+    first_lead: dict[str, int] = {}
+    for known in books.leads.values():
+        first_lead[known.account] = min(known.at, first_lead.get(known.account, known.at))
+    for name in {**kept.of(DEAL_CHANGES), **kept.of(BILLING)}:
+        changes: Iterable[DealChange] = kept.of(DEAL_CHANGES).get(name, {}).values()
+        refunds: Iterable[Refund] = kept.of(BILLING).get(name, {}).values()
+        deal = fold(name, changes, refunds, rules.settings.currency)
+        account = _account_of_deal(deal, people, accounts, rules)
+        touches = [touch for _, touch in books.journeys.get(account, ())]
+        _book_deal(books, deal, touches, first_lead.get(account), rules)
+
+
+def _account_of_deal(deal: Deal, people: _People, accounts: _Accounts, rules: Rules) -> str:
+    kind, _, name = deal_parent(deal.account, deal.contacts, deal.id, rules).partition(":")
+    return accounts.of_person[people.root(name)] if kind == "person" else accounts.root(name)
+
+
+def _book_deal(books: Books, deal: Deal, journey: Sequence[Touch], lead: int | None, rules: Rules) -> None:
+    conversions = conversions_of(deal, rules)
+    booked = books.deals[deal.id] = {}
+    for conversion in conversions:
+        if conversion.amount is not None:
+            credits = _deal_credits(deal, conversion, journey, lead, rules)
+            add_cells(books.cells, conversion, credits, 1, rules)
+            booked[f"{conversion.kind}:{conversion.id}"] = credits
+    books.waiting.update(waiting_of(deal, conversions, rules))
+    amount = open_amount(deal, rules) if is_open(deal, rules) else None
+    if amount is not None:
+        count, total = books.pipeline.get(deal.stage or "(none)", (0, 0))
+        books.pipeline[deal.stage or "(none)"] = [count + 1, total + amount]
+
+
+def _deal_credits(
+    deal: Deal, conversion: Conversion, journey: Sequence[Touch], lead: int | None, rules: Rules
+) -> list[Credit]:
+    """The conversion's credits; a refund's by the split of the win."""
+    won = won_at(deal, rules)
+    is_refund = conversion.kind == "refund" and won is not None
+    kind, at = ("won", won) if is_refund else (conversion.kind, conversion.at)
+    milestones = milestones_of(conversion.kind, at or 0, lead, deal.created_at, won)
+    return credits_of(conversion, at or 0, eligible(journey, kind, at or 0, rules), milestones, rules)

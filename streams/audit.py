@@ -1,0 +1,378 @@
+"""`touchline audit`: are the live totals those of a batch over all facts? Every difference is told.
+
+    pause ▶ copy totals, offsets, accounts ▶ go on ▶ facts from Kafka up to the offsets ▶ batch ▶ compare
+
+The lanes stand still only while Redis is copied; the batch (models.recompute) shares
+with them no more than the pure functions of the rules.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from models.accounts import Account
+from models.attribution import MODELS
+from models.conversions import (
+    DIMENSIONS,
+    WIDTH,
+    Cell,
+    Cells,
+    Credit,
+    numbers_of,
+    unpack_numbers,
+    unpack_vector,
+    without_zeros,
+)
+from models.deals import conversions_of
+from models.errors import BadInput, Unavailable
+from models.recompute import Books, RawFact, recompute
+from models.reports import Parts, id_in, pack
+from models.rules import Rules
+from models.settings import Settings, rules_fingerprint
+from models.times import to_text
+from streams import entities, standing
+from streams.config import kafka_options
+from streams.reference import rules_from
+from streams.reports import CONVERSIONS
+from streams.standing import Place, Standing
+from streams.tables import cell_of, key
+from streams.topics import INTERNAL, OUTSIDE, full_name
+from streams.waiting import check_pause, pausing, still
+
+STILL_SECONDS = 60.0
+_FETCH_BYTES = 4 * 1024 * 1024
+
+Credits = dict[str, dict[str, list[Credit]]]
+"""By deal and conversion (`won:<deal>`)."""
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """What stands `where` in the live tables, and what the batch says; None: nothing."""
+
+    what: str
+    where: str
+    model: str | None
+    live: Any
+    batch: Any
+
+
+class Audit(msgspec.Struct, frozen=True):
+    """What was compared and what differs; `clean` when nothing does and the books balance."""
+
+    facts: int
+    refused: int
+    accounts: int
+    cells: int
+    numbers: int
+    stages: int
+    deals: int
+    credits: int
+    waiting: int
+    differences: list[Difference]
+    unbalanced: list[str]
+
+    @property
+    def clean(self) -> bool:
+        """Nothing differs, and the books balance."""
+        return not self.differences and not self.unbalanced
+
+
+@dataclass
+class Copy:
+    """The live tables at one instant, with the offsets up to which they have read."""
+
+    standing: Standing
+    cells: Cells = field(default_factory=dict)
+    pipeline: dict[str, list[int]] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+    accounts: dict[str, Parts] = field(default_factory=dict)
+
+    def offsets(self) -> dict[Place, int]:
+        """How far every topic of facts was read."""
+        places = ((topic, partition) for topic in OUTSIDE for _, partition in self.standing.books)
+        return {place: offset for place in places if (offset := self.standing.committed(place))}
+
+
+async def audit(redis: Any, settings: Settings, tell: Callable[[int, int], None] = lambda done, total: None) -> Audit:
+    """Compare the live totals with a batch over the same facts; `tell` hears how many of them are read.
+
+    Raises Unavailable when no consistent copy can be had: messages are on their way and
+    no worker brings them in, or another audit or rebuild came in between.
+    """
+    await _check_rules(redis, settings)
+    rules = rules_from(settings)
+    copy = await _consistent_copy(redis, settings)
+    books, facts = await _batch(settings, rules, copy.offsets(), tell)
+    return await asyncio.to_thread(_compared, copy, books, facts, rules)
+
+
+async def _check_rules(redis: Any, settings: Settings) -> None:
+    made_under = await redis.get(standing.RULES_KEY)
+    if made_under and made_under.decode() != rules_fingerprint(settings):
+        raise BadInput("settings", "those the tables were made under (or run `touchline rebuild`)", "others")
+
+
+# --- the live side ----------------------------------------------------------------------
+
+
+async def _consistent_copy(redis: Any, settings: Settings) -> Copy:
+    async with standing.ends_reader(settings) as ends, pausing(redis) as token:
+        try:
+            async with asyncio.timeout(STILL_SECONDS):
+                while True:
+                    copy = await _copied(redis, settings, await still(redis, settings, ends, token))
+                    await check_pause(redis, token)
+                    if copy.standing.same_facts(await standing.read_standing(redis, settings)):
+                        return copy
+        except TimeoutError:
+            raise Unavailable(await _what_moves(redis, settings, ends)) from None
+
+
+async def _what_moves(redis: Any, settings: Settings, ends: standing.ReadEnds) -> str:
+    now = await standing.read_standing(redis, settings)
+    if now.rebuilding:
+        return "a rebuild was not finished: run `touchline rebuild` again"
+    messages = sum(now.behind(await ends(INTERNAL)).values()) + sum(now.outboxes.values())
+    nobody = "" if await standing.workers(redis) else "; no worker is running: start one"
+    return f"{messages:,} messages are still on their way between the lanes{nobody}"
+
+
+async def _copied(redis: Any, settings: Settings, now: Standing) -> Copy:
+    copy = Copy(now)
+    for partition in range(settings.partitions):
+        await _copy_totals(redis, partition, copy)
+    names = await entities.names_of(redis, "account")
+    copy.accounts = await entities.parts_at_rest(redis, settings, names)
+    return copy
+
+
+async def _copy_totals(redis: Any, partition: int, copy: Copy) -> None:
+    kinds = [(conversion, dimension) for conversion in CONVERSIONS for dimension in DIMENSIONS]
+    pipeline = redis.pipeline(transaction=False)
+    for kind in kinds:
+        pipeline.hgetall(key("accounts", partition, "credits", *kind))
+    pipeline.hgetall(key("accounts", partition, "pipeline"))
+    pipeline.hgetall(key("accounts", partition, "waiting"))
+    *hashes, stages, waiting = await pipeline.execute()
+    for kind, fields in zip(kinds, hashes, strict=True):
+        for name, value in fields.items():
+            cell = cell_of(*kind, name)
+            copy.cells[cell] = copy.cells.get(cell, 0) + unpack_vector(value)
+    for stage, value in stages.items():
+        have = copy.pipeline.setdefault(stage.decode(), [0, 0])
+        have[:] = (a + b for a, b in zip(have, unpack_numbers(value), strict=True))
+    copy.waiting.update({entry.decode(): reason.decode() for entry, reason in waiting.items()})
+
+
+def live_credits(accounts: Mapping[str, Parts], rules: Rules) -> Credits:
+    """Every deal's credits as the stored accounts give them; merged accounts have none of their own."""
+    credits: Credits = {}
+    for name, parts in accounts.items():
+        account = Account(name.partition(":")[2], parts, rules)
+        if not account.parent:
+            credits.update((id_in(part), _credits_of(account, part, rules)) for part in account.deals)
+    return credits
+
+
+def _credits_of(account: Account, part: str, rules: Rules) -> dict[str, list[Credit]]:
+    return {
+        f"{each.kind}:{each.id}": account.deal_credits(part, each).credits
+        for each in conversions_of(account.deals[part], rules)
+        if each.amount is not None
+    }
+
+
+# --- the batch side ---------------------------------------------------------------------
+
+
+async def _batch(
+    settings: Settings, rules: Rules, offsets: Mapping[Place, int], tell: Callable[[int, int], None]
+) -> tuple[Books, int]:
+    """The books of the facts up to the offsets, and how many facts there were."""
+    loop = asyncio.get_running_loop()
+    counted = 0
+
+    async with _facts_up_to(settings, offsets) as next_batch:
+
+        def facts() -> Iterator[RawFact]:
+            nonlocal counted
+            while batch := asyncio.run_coroutine_threadsafe(next_batch(), loop).result():
+                counted += len(batch)
+                loop.call_soon_threadsafe(tell, counted, sum(offsets.values()))
+                yield from batch
+
+        return await asyncio.to_thread(recompute, facts(), rules), counted
+
+
+@asynccontextmanager
+async def _facts_up_to(
+    settings: Settings, offsets: Mapping[Place, int]
+) -> AsyncIterator[Callable[[], Coroutine[Any, Any, list[RawFact]]]]:
+    """Gives the facts before these offsets in batches, an empty one at the end."""
+    topics = {full_name(settings, topic): topic for topic in OUTSIDE}
+    left = {TopicPartition(full_name(settings, topic), each): offset for (topic, each), offset in offsets.items()}
+    consumer = AIOKafkaConsumer(
+        **kafka_options(settings), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
+    )
+
+    async def next_batch() -> list[RawFact]:
+        batch: list[RawFact] = []
+        while left and not batch:
+            polled = await consumer.getmany(*left, timeout_ms=200)
+            for place, records in polled.items():
+                within = (record for record in records if record.offset < left[place])
+                batch += (RawFact(topics[place.topic], each.value, each.timestamp * 1000) for each in within)
+            for place in list(left):
+                if await consumer.position(place) >= left[place]:
+                    del left[place]
+        return batch
+
+    try:
+        await consumer.start()
+        consumer.assign(list(left))
+        if left:
+            await consumer.seek_to_beginning(*left)
+        yield next_batch
+    except KafkaError as error:
+        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
+    finally:
+        with suppress(KafkaError):
+            await consumer.stop()
+
+
+# --- side by side -----------------------------------------------------------------------
+
+
+def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
+    cells = without_zeros(copy.cells)
+    credits = live_credits(copy.accounts, rules)
+    differences = chain(
+        _cell_differences(cells, books.cells),
+        _pipeline_differences(copy.pipeline, books.pipeline),
+        _waiting_differences(copy.waiting, books.waiting),
+        _credit_differences(credits, books.deals),
+    )
+    return Audit(
+        facts=facts,
+        refused=len(books.refusals),
+        accounts=len(copy.accounts),
+        cells=len(cells.keys() | books.cells.keys()),
+        numbers=len(cells.keys() | books.cells.keys()) * WIDTH,
+        stages=len(copy.pipeline.keys() | books.pipeline.keys()),
+        deals=len(credits.keys() | books.deals.keys()),
+        credits=sum(len(each) for of_deal in books.deals.values() for each in of_deal.values()),
+        waiting=len(copy.waiting.keys() | books.waiting.keys()),
+        differences=list(differences),
+        unbalanced=list(_unbalanced(cells)),
+    )
+
+
+def _cell_differences(live: Cells, batch: Cells) -> Iterator[Difference]:
+    for cell in sorted(live.keys() | batch.keys(), key=_cell_order):
+        mine, theirs = live.get(cell, 0), batch.get(cell, 0)
+        if mine != theirs:
+            value = "(none)" if cell.value is None else cell.value
+            where = f"{cell.conversion} {cell.day} {cell.dimension}={value}"
+            yield from _by_model("total", where, numbers_of(mine), numbers_of(theirs))
+
+
+def _cell_order(cell: Cell) -> tuple[Any, ...]:
+    return *cell[:3], cell.value is None, cell.value or ""
+
+
+def _by_model(what: str, where: str, live: Sequence[int] | None, batch: Sequence[int] | None) -> Iterator[Difference]:
+    """The models under which the numbers differ."""
+    for number, model in enumerate(MODELS):
+        mine, theirs = _of_model(live, number), _of_model(batch, number)
+        if mine != theirs:
+            yield Difference(what, where, model, mine, theirs)
+
+
+def _of_model(numbers: Sequence[int] | None, model: int) -> dict[str, int] | None:
+    return None if numbers is None else {"count": numbers[2 * model], "amount": numbers[2 * model + 1]}
+
+
+def _pipeline_differences(
+    live: Mapping[str, Sequence[int]], batch: Mapping[str, Sequence[int]]
+) -> Iterator[Difference]:
+    for stage in sorted(live.keys() | batch.keys()):
+        mine, theirs = live.get(stage, (0, 0)), batch.get(stage, (0, 0))
+        if tuple(mine) != tuple(theirs):
+            yield Difference("pipeline", stage, None, _of_model(mine, 0), _of_model(theirs, 0))
+
+
+def _waiting_differences(live: Mapping[str, str], batch: Mapping[str, str]) -> Iterator[Difference]:
+    for entry in sorted(live.keys() | batch.keys()):
+        if live.get(entry) != batch.get(entry):
+            yield Difference("waiting", entry, None, live.get(entry), batch.get(entry))
+
+
+class _Earned(NamedTuple):
+    """What one touch earned of a conversion, for comparison."""
+
+    touch: bytes
+    stage: str
+    shares: tuple[int, ...]
+    words: str
+
+
+def _earned(credit: Credit) -> _Earned:
+    touch = credit.touch
+    words = "unattributed" if touch is None else f"{touch.kind} {touch.id} at {to_text(touch.at)} by {touch.channel}"
+    return _Earned(b"" if touch is None else pack(touch), credit.funnel_stage, tuple(credit.shares), words)
+
+
+def _credit_differences(live: Credits, batch: Credits) -> Iterator[Difference]:
+    for name in sorted(live.keys() | batch.keys()):
+        mine, theirs = live.get(name), batch.get(name)
+        if mine is None or theirs is None:
+            yield Difference("deal", name, None, _presence(mine), _presence(theirs))
+            continue
+        for conversion in sorted(mine.keys() | theirs.keys()):
+            where = f"deal {name} {conversion}"
+            yield from _conversion_differences(where, mine.get(conversion), theirs.get(conversion))
+
+
+def _presence(found: object) -> str | None:
+    return None if found is None else "is there"
+
+
+def _conversion_differences(
+    where: str, live: Sequence[Credit] | None, batch: Sequence[Credit] | None
+) -> Iterator[Difference]:
+    if live is None or batch is None:
+        yield Difference("conversion", where, None, _presence(live), _presence(batch))
+        return
+    mine, theirs = {_earned(each) for each in live}, {_earned(each) for each in batch}
+    by_touch = {each.touch: each for each in sorted(theirs - mine)}
+    for each in sorted(mine - theirs):
+        other = by_touch.pop(each.touch, None)
+        yield from _touch_differences(where, each, other)
+    for each in by_touch.values():
+        yield from _by_model("credit", f"{where}: {each.words}", None, each.shares)
+
+
+def _touch_differences(where: str, live: _Earned, batch: _Earned | None) -> Iterator[Difference]:
+    words = f"{where}: {live.words}"
+    if batch and live.stage != batch.stage:
+        yield Difference("funnel stage", words, None, live.stage, batch.stage)
+    yield from _by_model("credit", words, live.shares, batch.shares if batch else None)
+
+
+def _unbalanced(cells: Cells) -> Iterator[str]:
+    """The days on which dimensions or models do not add up to the same."""
+    sums: dict[tuple[str, str], dict[str, int]] = {}
+    for cell, vector in cells.items():
+        by_dimension = sums.setdefault((cell.conversion, cell.day), {})
+        by_dimension[cell.dimension] = by_dimension.get(cell.dimension, 0) + vector
+    for (conversion, day), by_dimension in sorted(sums.items()):
+        numbers = [numbers_of(vector) for vector in by_dimension.values()]
+        if len({pair for each in numbers for pair in zip(each[::2], each[1::2], strict=True)}) != 1:
+            yield f"{conversion} {day}"

@@ -1,0 +1,254 @@
+"""One deal or one account opened up: its touches, whose they are, and what they earned."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
+
+from models.accounts import Account, Booked
+from models.attribution import MODELS
+from models.conversions import WIDTH, Credit, funnel_stage, milestones_of
+from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
+from models.errors import NotFound
+from models.members import DealRecord, Person, account_id
+from models.reports import Parts, id_in
+from models.rules import Rules
+from models.sessions import Hit, sources_of
+from models.settings import Settings
+from models.times import SECOND, to_text
+from models.touches import WEB_SESSION, Touch
+from models.visitors import unpack_session
+from streams.entities import entity_at_rest, parts_at_rest
+from streams.reference import rules_from
+
+Document = dict[str, Any]
+_SESSION = "s"
+
+
+async def deal(redis: Any, settings: Settings, id: str) -> Document:
+    """{deal, conversions: [{kind, at, amount …, touches: [{at, person, channel …, credits}], unattributed}]}.
+
+    Touches are those that took part, oldest first; `credits` and `unattributed` are
+    {model: {count, amount}}. Raises NotFound when no fact names the deal.
+    """
+    rules = rules_from(settings)
+    record = cast(DealRecord, await entity_at_rest(redis, rules, f"deal:{id}"))
+    if not record.parts:
+        raise NotFound(f"no deal {id} is known")
+    account = await _account_above(redis, rules, record.parent)
+    part = next((name for name in account.deals if id_in(name) == id), None) if account else None
+    if account is None or part is None:  # its facts are on their way to the account
+        return {"deal": deal_row(record.deal, None, rules), "conversions": []}
+    standing = account.deals[part]
+    opened = [_conversion(account, part, each, rules) for each in conversions_of(standing, rules)]
+    return {"deal": deal_row(standing, account.name, rules), "conversions": opened}
+
+
+async def journey(redis: Any, settings: Settings, account: str) -> Document:
+    """{account, merged_from, people, touches, deals} of an account; touches oldest first.
+
+    An account that was merged into another answers for that one, and `merged_from` says
+    so. Web touches have the pages seen and the seconds on site. Raises NotFound.
+    """
+    rules = rules_from(settings)
+    asked = await _known_account(redis, rules, account)
+    found = await _account_above(redis, rules, f"account:{asked.name}") or asked
+    seen = await _visits(redis, settings, found.journey.touches)
+    people = sorted(found.leads.values())
+    return {
+        "account": found.name,
+        "merged_from": asked.name if asked.name != found.name else None,
+        "people": [{"person": lead.person, "lead_at": to_text(lead.at)} for lead in people],
+        "touches": [
+            {**touch_row(touch, person), **seen.get((touch.visitor, touch.id), {})}
+            for touch, person in _with_persons(found)
+        ],
+        "deals": [deal_row(each, found.name, rules) for each in sorted(found.deals.values(), key=_by_creation)],
+    }
+
+
+# --- finding the account ----------------------------------------------------------------
+
+
+async def _known_account(redis: Any, rules: Rules, text: str) -> Account:
+    """The account of that id, or of the registrable domain of that host name."""
+    for name in dict.fromkeys((account_id(text, rules), text)):
+        account = cast(Account, await entity_at_rest(redis, rules, f"account:{name}"))
+        if account.parts:
+            return account
+    person = cast(Person, await entity_at_rest(redis, rules, f"person:{text}"))
+    above = await _account_above(redis, rules, person.parent) if person.parent else None
+    belongs = f"; the person {text} belongs to the account {above.name}" if above else ""
+    raise NotFound(f"no account {text} is known{belongs}")
+
+
+async def _account_above(redis: Any, rules: Rules, name: str) -> Account | None:
+    """The account at the end of who reports to whom, from `name` up; None: not known yet."""
+    passed: set[str] = set()
+    while name and name not in passed:
+        passed.add(name)
+        entity = cast(Person | Account, await entity_at_rest(redis, rules, name))
+        if isinstance(entity, Account) and not entity.parent:
+            return entity
+        name = entity.parent
+    return None
+
+
+# --- what a deal earned -----------------------------------------------------------------
+
+
+def _conversion(account: Account, part: str, conversion: Conversion, rules: Rules) -> Document:
+    booked = account.deal_credits(part, conversion)
+    row: Document = {"kind": conversion.kind}
+    if conversion.kind == "refund":
+        row["refund"] = conversion.id.rpartition("/")[2]
+    row["at"] = to_text(conversion.at)
+    row["amount"] = conversion.amount
+    row["currency"] = rules.settings.currency
+    if conversion.currency and conversion.currency != rules.settings.currency:
+        row["original"] = {"amount": conversion.original, "currency": conversion.currency}
+    if conversion.amount is None:
+        row["waits_for"] = f"a rate from {conversion.currency} to {rules.settings.currency}"
+        return {**row, "touches": [], "unattributed": None}
+    none = [0] * WIDTH
+    earned = {id(credit.touch): credit.shares for credit in booked.credits if credit.touch is not None}
+    persons = {id(touch): person for touch, person in _with_persons(account)}
+    row["touches"] = [
+        {
+            **touch_row(touch, persons.get(id(touch))),
+            "funnel_stage": stage,
+            "credits": _by_model(earned.get(id(touch), none)),
+        }
+        for touch, stage in _with_stages(account, part, booked, rules)
+    ]
+    row["unattributed"] = _by_model(next(_unattributed(booked.credits), none))
+    return row
+
+
+def _unattributed(credits: Iterable[Credit]) -> Iterator[list[int]]:
+    return (credit.shares for credit in credits if credit.touch is None)
+
+
+def _with_stages(account: Account, part: str, booked: Booked, rules: Rules) -> Iterator[tuple[Touch, str]]:
+    """The touches that took part, with their funnel stages: those without credit have one too."""
+    deal, kind = account.deals[part], booked.conversion.kind
+    won = won_at(deal, rules)
+    at = won if kind == "refund" and won is not None else booked.conversion.at
+    milestones = milestones_of(kind, at, account.first_lead, deal.created_at, won)
+    return ((touch, funnel_stage(touch.at, kind, milestones)) for touch in booked.touches)
+
+
+def _by_model(shares: Sequence[int]) -> Document:
+    """{model: {count (millionths), amount (minor units)}}, models without a share left out."""
+    pairs = zip(MODELS, shares[::2], shares[1::2], strict=True)
+    return {model: {"count": count, "amount": amount} for model, count, amount in pairs if count or amount}
+
+
+# --- rows -------------------------------------------------------------------------------
+
+
+def _with_persons(account: Account) -> list[tuple[Touch, str | None]]:
+    """The account's touches, oldest first, each with the person whose it is."""
+    touches = [
+        (touch, account.person_of(path)) for path, of_path in account.journey.by_path.items() for touch in of_path
+    ]
+    return sorted(touches, key=lambda each: each[0].order)
+
+
+def touch_row(touch: Touch, person: str | None) -> Document:
+    """A touch in words."""
+    return {
+        "at": to_text(touch.at),
+        "id": touch.id,
+        "person": person,
+        "kind": touch.kind,
+        "team": touch.team,
+        "channel": touch.channel,
+        "source": touch.source,
+        "medium": touch.medium,
+        "campaign": touch.campaign,
+        "term": touch.term,
+        "content": touch.content,
+        "landing_page": touch.landing_page,
+        "referrer": touch.referrer,
+        "click_id": touch.click_id,
+        "rep": touch.rep,
+        "visitor": touch.visitor,
+    }
+
+
+def deal_row(deal: Deal, account: str | None, rules: Rules) -> Document:
+    """A deal in words; `state` is open, won, lost or deleted, `amount` in the deal's own currency."""
+    won = won_at(deal, rules)
+    return {
+        "id": deal.id,
+        "name": deal.name,
+        "account": account,
+        "contacts": list(deal.contacts),
+        "pipeline": deal.pipeline,
+        "stage": deal.stage,
+        "state": _state(deal, won, rules),
+        "amount": deal.amount,
+        "currency": deal.currency or rules.settings.currency,
+        "open_amount": open_amount(deal, rules) if is_open(deal, rules) else None,
+        "owner": deal.owner,
+        "created_at": None if deal.created_at is None else to_text(deal.created_at),
+        "won_at": None if won is None else to_text(won),
+        "expected_close": deal.expected_close,
+        "stages": [{"at": to_text(at), "stage": stage} for at, stage in deal.stages],
+        "refunds": [
+            {"id": each.id, "at": to_text(each.at), "amount": each.amount, "currency": each.currency}
+            for each in deal.refunds
+        ],
+    }
+
+
+def _state(deal: Deal, won: int | None, rules: Rules) -> str:
+    if deal.deleted:
+        return "deleted"
+    if is_open(deal, rules):
+        return "open"
+    return "lost" if won is None else "won"
+
+
+def _by_creation(deal: Deal) -> tuple[int, str]:
+    return deal.created_at or 0, deal.id
+
+
+# --- what was seen on the site ----------------------------------------------------------
+
+
+class Visit(NamedTuple):
+    """What a web touch saw: the hits from its own to the next touch of the session."""
+
+    touch: str
+    paths: list[str]
+    seconds: float
+
+
+async def _visits(redis: Any, settings: Settings, touches: Iterable[Touch]) -> dict[tuple[str | None, str], Document]:
+    """Per visitor and touch id the pages seen and the time on site, from the sessions kept."""
+    visitors = {touch.visitor for touch in touches if touch.kind == WEB_SESSION and touch.visitor}
+    kept = await parts_at_rest(redis, settings, [f"visitor:{visitor}" for visitor in sorted(visitors)])
+    return {
+        (visitor, visit.touch): {"pages": len(visit.paths), "paths": visit.paths, "seconds": visit.seconds}
+        for visitor in visitors
+        for visit in _visits_in(kept[f"visitor:{visitor}"])
+    }
+
+
+def _visits_in(parts: Parts) -> Iterator[Visit]:
+    for name, value in parts.items():
+        if name.startswith(f"{_SESSION}:"):
+            yield from visits_of(unpack_session(value))
+
+
+def visits_of(hits: Sequence[Hit]) -> Iterator[Visit]:
+    """A session's hits by the touch in whose course they were made.
+
+    Time on site is from a touch's hit to the next touch's, or to the session's last hit.
+    """
+    opened = [each.hit for each in sources_of(hits).opened.values()] or [hits[0]]
+    begins = [*(hits.index(hit) for hit in opened), len(hits)]
+    for begin, end in pairwise(begins):
+        last = hits[min(end, len(hits) - 1)]
+        yield Visit(hits[begin].id, [hit.path for hit in hits[begin:end]], (last.at - hits[begin].at) / SECOND)

@@ -1,0 +1,104 @@
+"""`touchline rebuild`: empties the tables and lets the lanes recompute them from Kafka.
+
+    fence ▶ delete ▶ begin another run ▶ write new books ▶ open ▶ the lanes read from the beginning
+
+From fencing to opening a book is marked `rebuilding`: no worker can commit to its
+partition or take it. A rebuild that is killed leaves the mark, and running it again
+begins anew. Messages of the former run carry its number and are skipped.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from models.lanes import LANES
+from models.settings import Settings, rules_fingerprint
+from streams import standing
+from streams.standing import Ends, LanePartition
+from streams.tables import batched, key
+from streams.topics import INTERNAL
+from streams.waiting import POLL_SECONDS, check_pause, pausing
+
+TAKEN_UP_SECONDS = 30.0
+_SCANNED_AT_ONCE = 5000
+_DELETED_AT_ONCE = 1000
+_KEPT = (b"epoch", b"rebuilding")
+
+
+async def rebuild(redis: Any, settings: Settings) -> None:
+    """Empty the tables and begin again; returns when running workers have taken that up.
+
+    Workers need not be stopped. Raises Unavailable when Kafka is away or another rebuild
+    takes over; whatever was done by then is done again the next time.
+    """
+    async with standing.ends_reader(settings) as ends, pausing(redis, by_force=True) as token:
+        await ends(INTERNAL)  # nothing is emptied while Kafka cannot be asked
+        await _fence(redis, settings)
+        await _empty(redis, settings)
+        await redis.setnx(standing.RUN_KEY, 1)
+        run = await redis.incr(standing.RUN_KEY)
+        await _begin(redis, settings, run, await ends(INTERNAL))
+        await check_pause(redis, token)
+        await _open(redis, settings)
+        await _taken_up(redis, settings, token)
+
+
+def _places(settings: Settings) -> list[LanePartition]:
+    return [(lane, partition) for lane in LANES for partition in range(settings.partitions)]
+
+
+async def _fence(redis: Any, settings: Settings) -> None:
+    """Nobody can take a partition any more, and nobody who has one can commit."""
+    pipeline = redis.pipeline(transaction=False)
+    for place in _places(settings):
+        pipeline.hset(key(*place, "book"), "rebuilding", 1)
+        pipeline.hincrby(key(*place, "book"), "epoch", 1)
+    await pipeline.execute()
+
+
+async def _empty(redis: Any, settings: Settings) -> None:
+    """Delete every key of every lane but the books, which hold the fence."""
+    books = {key(*place, "book").encode() for place in _places(settings)}
+    for lane in LANES:
+        keys = [each async for each in redis.scan_iter(match=f"{{{lane}:*", count=_SCANNED_AT_ONCE)]
+        for some in batched((each for each in keys if each not in books), _DELETED_AT_ONCE):
+            pipeline = redis.pipeline(transaction=False)
+            for each in some:
+                pipeline.unlink(each)
+            await pipeline.execute()
+
+
+async def _begin(redis: Any, settings: Settings, run: int, ends: Ends) -> None:
+    """Write the new run's books: internal topics from now on, facts from the first."""
+    for lane, partition in _places(settings):
+        book = key(lane, partition, "book")
+        internal = LANES[lane].internal
+        former = [field for field in await redis.hkeys(book) if field not in _KEPT]
+        if former:
+            await redis.hdel(book, *former)
+        fields = {"run": run, "commit": 0, f"offset:{internal}": ends[internal, partition]}
+        await redis.hset(book, mapping=fields)
+    await redis.set(standing.RULES_KEY, rules_fingerprint(settings))
+
+
+async def _open(redis: Any, settings: Settings) -> None:
+    pipeline = redis.pipeline(transaction=False)
+    for place in _places(settings):
+        pipeline.hdel(key(*place, "book"), "rebuilding")
+    await pipeline.execute()
+
+
+async def _taken_up(redis: Any, settings: Settings, token: str) -> None:
+    """Return when every owner has committed to its new book, or is gone.
+
+    An owner with nothing to do would not notice that it was fenced; that it has to note
+    the pause makes it commit, fail, and take its partition anew.
+    """
+    workers = list(await standing.workers(redis))
+    give_up = time.monotonic() + TAKEN_UP_SECONDS
+    while time.monotonic() < give_up:
+        now = await standing.read_standing(redis, settings)
+        owned = standing.owned(await standing.heartbeats(redis, workers))
+        if all(now.paused.get(place) == token for place in owned):
+            return
+        await asyncio.sleep(POLL_SECONDS)

@@ -1,0 +1,876 @@
+"""The three lanes on several workers, in one thread, decided by one seed.
+
+    after = simulate(Plan(seed=7, facts=world(random.Random(7), 20)))
+    after.books() == recompute(...)
+
+What runs is the product's own `LaneService` and `Tables`; Kafka, its consumer groups and
+Redis are simulated here, with everything that may go wrong at every single step: a
+worker dies, stands still while others take its partitions and then goes on as though it
+still had them, answers get lost after their effect, commands arrive late or twice,
+records are sent but never acknowledged, partitions move without anybody being asked.
+
+Time is simulated too: it passes when nobody has anything to do, and now and then before.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, NamedTuple
+from unittest import mock
+
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaConnectionError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from models import lanes
+from models.accounts import Account, Totals
+from models.conversions import unpack_numbers, unpack_vector
+from models.errors import BadInput
+from models.facts import decode, key_of
+from models.lanes import LANES, Record
+from models.partitions import partition_of
+from models.rules import Rules
+from streams import lane as lane_module
+from streams import tables as tables_module
+from streams.lane import LaneService
+from streams.tables import Tables, cell_of
+from tests.worlds import RawFact, rules
+
+MOST_STEPS = 400_000
+
+
+class Stuck(AssertionError):
+    """The lanes never came to rest: something that was committed does not get on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One example: the facts, and how much goes wrong. `calm` leaves out all that is not order."""
+
+    seed: int
+    facts: Sequence[RawFact]
+    variant: int = 0
+    calm: bool = False
+
+
+# --- time and turns ---------------------------------------------------------------------
+
+
+class Process:
+    """What dies or stands still as a whole: a worker, or the world outside."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_alive = True
+        self.stands_still = False
+        self.ready: deque[asyncio.Handle] = deque()
+        self.context: Context = copy_context()
+        self.context.run(_process.set, self)
+
+
+_process: ContextVar[Process] = ContextVar("process")
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """An event loop that runs one callback of a process drawn by lot; each keeps its own order."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.processes: list[Process] = []
+        self.failures: list[BaseException] = []
+        self._rng = rng
+        self._now = 0.0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._number = count()
+
+    def step(self, patience: float) -> bool:
+        """Run one callback; False when there is none left. Time passes early with 1 − patience."""
+        able = [each for each in self.processes if each.ready and not each.stands_still]
+        if not able or self._rng.random() > patience:
+            return self._pass_time() or bool(able)
+        able[int(self._rng.random() * len(able))].ready.popleft()._run()
+        return True
+
+    def _pass_time(self) -> bool:
+        if not self._timers:
+            return False
+        self._now, _, timer = heapq.heappop(self._timers)
+        if not timer.cancelled():
+            self._process_of(timer._context).ready.append(timer)  # type: ignore[attr-defined]
+        return True
+
+    @staticmethod
+    def _process_of(context: Context) -> Process:
+        return context[_process]
+
+    def start(self, process: Process, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run a coroutine in a process."""
+        return asyncio.Task(work, loop=self, context=process.context)
+
+    # what asyncio asks of a loop
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+        context = context or copy_context()
+        handle = asyncio.Handle(callback, args, self, context)
+        process = self._process_of(context)
+        if process.is_alive:
+            process.ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context or copy_context())
+        heapq.heappush(self._timers, (when, next(self._number), timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Nothing to count."""
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Context | None = None) -> "asyncio.Task[Any]":
+        return asyncio.Task(coro, loop=self, name=name, context=context)
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        return asyncio.Future(loop=self)
+
+    def time(self) -> float:
+        return self._now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is not None and not isinstance(error, (KafkaConnectionError, RedisConnectionError)):
+            self.failures.append(error)
+
+
+class _Yield:
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class Chance:
+    """What goes wrong, and when: every answer is drawn from the seed."""
+
+    def __init__(self, plan: Plan, rng: random.Random) -> None:
+        self.rng = rng
+        self.crashes = 0 if plan.calm else rng.choice((0, 1, 2, 4, 8))
+        self.crash = rng.choice((0.002, 0.01, 0.05))
+        self.failure = 0.0 if plan.calm else rng.choice((0.0, 0.0, 0.01, 0.05))
+        self.failures = 60
+        self.patience = 1.0 if plan.calm else rng.choice((1.0, 1.0, 0.999, 0.99))
+        self.crashed_at: Counter[str] = Counter()
+        self.kill: Callable[[Process], None] = lambda process: None
+
+    async def turn(self, point: str) -> None:
+        """Others may go first; or the process that asks dies here."""
+        if self.crashes and self.rng.random() < self.crash:
+            self.crashes -= 1
+            self.crashed_at[point] += 1
+            self.kill(_process.get())
+        for _ in range(int(self.rng.random() * 3)):
+            await _Yield()
+        if not _process.get().is_alive:
+            await _Yield()
+
+    def fails(self) -> bool:
+        """Does the connection break now?"""
+        if self.failures and self.rng.random() < self.failure:
+            self.failures -= 1
+            return True
+        return False
+
+
+# --- Kafka --------------------------------------------------------------------------------
+
+
+class Stored(NamedTuple):
+    """A record as a consumer sees it; `timestamp` in milliseconds."""
+
+    offset: int
+    partition: int
+    timestamp: int
+    value: bytes
+
+
+class Log:
+    """Topics as lists of records by partition."""
+
+    def __init__(self, partitions: int) -> None:
+        self._records: defaultdict[str, list[list[Stored]]] = defaultdict(lambda: [[] for _ in range(partitions)])
+
+    def append(self, topic: str, partition: int, value: bytes, recorded_at: int) -> None:
+        """Add a record; `recorded_at` in µs."""
+        records = self._records[topic][partition]
+        records.append(Stored(len(records), partition, recorded_at // 1000, value))
+
+    def read(self, topic: str, partition: int, offset: int, most: int) -> list[Stored]:
+        """Records from an offset on."""
+        return self._records[topic][partition][offset : offset + most]
+
+    def end(self, topic: str, partition: int) -> int:
+        """The offset that the next record gets."""
+        return len(self._records[topic][partition])
+
+    def values(self, topic: str) -> list[bytes]:
+        """Every value of a topic."""
+        return [record.value for records in self._records[topic] for record in records]
+
+
+class Consumer:
+    """What a lane uses of AIOKafkaConsumer: a member of its group, told late what it has."""
+
+    def __init__(self, simulation: "Simulation", group_id: str) -> None:
+        self._simulation = simulation
+        self._chance = simulation.chance
+        self.process = _process.get()
+        self.group = group_id
+        self._listener: Any = None
+        self._topics: list[str] = []
+        self._positions: dict[TopicPartition, int] = {}
+        self._next: list[int] | None = None
+        self._moving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def stop(self) -> None:
+        """Leave the group."""
+        self._simulation.leave(self)
+
+    def subscribe(self, topics: list[str], listener: Any) -> None:
+        self._topics, self._listener = list(topics), listener
+        self._simulation.join(self)
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self._positions)
+
+    def tell(self, partitions: list[int]) -> None:
+        """The group has moved: the member hears of it when it gets a turn."""
+        self._next = partitions
+        if self._moving is None or self._moving.done():
+            self._moving = self._simulation.loop.start(self.process, self._move())
+
+    async def _move(self) -> None:
+        while self._next is not None:
+            await self._chance.turn("rebalance")
+            await self._listener.on_partitions_revoked(list(self._positions))
+            self._positions = {}
+            await self._chance.turn("rebalance")
+            given, self._next = self._next, None
+            places = [TopicPartition(topic, partition) for topic in self._topics for partition in given or ()]
+            self._positions = dict.fromkeys(places, 0)
+            await self._listener.on_partitions_assigned(places)
+
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        self._positions[place] = offset
+
+    async def commit(self, offsets: Any) -> None:
+        await self._chance.turn("commit offsets")
+
+    async def getmany(
+        self, *places: TopicPartition, timeout_ms: int, max_records: int
+    ) -> dict[TopicPartition, list[Stored]]:
+        """Some of what is there, in any order of partitions; nothing after the time-out."""
+        await self._chance.turn("read")
+        if any(place not in self._positions for place in places):
+            raise IllegalStateError("not assigned")
+        if self._chance.fails():
+            raise KafkaConnectionError("read")
+        found = self._take(list(places), max_records)
+        if not found:
+            await asyncio.sleep(timeout_ms / 1000)
+            found = self._take([place for place in places if place in self._positions], max_records)
+        return found
+
+    def _take(self, places: list[TopicPartition], most: int) -> dict[TopicPartition, list[Stored]]:
+        rng = self._chance.rng
+        rng.shuffle(places)
+        most = min(most, rng.choice((1, 2, 3, 5, 50)))
+        found = {}
+        for place in places:
+            records = self._simulation.log.read(place.topic, place.partition, self._positions[place], most)
+            if records and most:
+                found[place] = records
+                self._positions[place] += len(records)
+                most -= len(records)
+        return found
+
+
+class Producer:
+    """What a lane uses of AIOKafkaProducer: in order within a partition, at its own time."""
+
+    def __init__(self, simulation: "Simulation") -> None:
+        self._simulation = simulation
+        self._chance = simulation.chance
+        self._process = _process.get()
+        self._queues: defaultdict[tuple[str, int], deque[tuple[bytes, asyncio.Future[None]]]] = defaultdict(deque)
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def stop(self) -> None:
+        """Nothing to close."""
+
+    async def send(self, topic: str, value: bytes, *, partition: int) -> "asyncio.Future[None]":
+        await self._chance.turn("send")
+        acknowledged = self._simulation.loop.create_future()
+        acknowledged.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._queues[topic, partition].append((value, acknowledged))
+        self._simulation.loop.start(self._process, self._deliver(topic, partition))
+        return acknowledged
+
+    async def _deliver(self, topic: str, partition: int) -> None:
+        await self._chance.turn("publish")
+        value, acknowledged = self._queues[topic, partition].popleft()
+        lost, unheard = self._chance.fails(), self._chance.fails()
+        if not lost:
+            self._simulation.log.append(topic, partition, value, 0)
+            await self._chance.turn("published")
+        if acknowledged.done():
+            return
+        if lost or unheard:
+            acknowledged.set_exception(KafkaConnectionError("send"))
+        else:
+            acknowledged.set_result(None)
+
+
+# --- Redis --------------------------------------------------------------------------------
+
+
+class Store:
+    """The commands that the tables use, over a dict; values are bytes as in Redis."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, Any] = {}
+        self.checks_epoch = self.checks_commit = True
+
+    def run(self, command: str, *arguments: Any) -> Any:
+        """One command's effect and answer."""
+        texts = [_bytes(each) for each in arguments]
+        answer = getattr(self, f"_{command.lower()}")(texts[0].decode(), *texts[1:])
+        return answer
+
+    def _get(self, key: str) -> bytes | None:
+        return self.keys.get(key)
+
+    def _set(self, key: str, value: bytes) -> None:
+        self.keys[key] = value
+
+    def _mset(self, *pairs: Any) -> None:
+        assert len(pairs) % 2 == 0
+        self.keys.update((_text(key), value) for key, value in zip(pairs[::2], pairs[1::2], strict=True))
+
+    def _mget(self, *keys: Any) -> list[bytes | None]:
+        return [self.keys.get(_text(key)) for key in keys]
+
+    def _del(self, *keys: Any) -> None:
+        for key in keys:
+            self.keys.pop(_text(key), None)
+
+    def _hset(self, key: str, *pairs: bytes) -> None:
+        assert pairs and len(pairs) % 2 == 0
+        self.keys.setdefault(key, {}).update(zip(pairs[::2], pairs[1::2], strict=True))
+
+    def _hdel(self, key: str, *fields: bytes) -> None:
+        assert fields
+        for each in fields:
+            self.keys.get(key, {}).pop(each, None)
+
+    def _hgetall(self, key: str) -> dict[bytes, bytes]:
+        return dict(self.keys.get(key, {}))
+
+    def _hmget(self, key: str, *fields: bytes) -> list[bytes | None]:
+        assert fields
+        return [self.keys.get(key, {}).get(each) for each in fields]
+
+    def _lrange(self, key: str, first: bytes, last: bytes) -> list[bytes]:
+        return _between(self.keys.get(key, []), first, last)
+
+    def _ltrim(self, key: str, first: bytes, last: bytes) -> None:
+        self.keys[key] = _between(self.keys.get(key, []), first, last)
+
+    def _rpush(self, key: str, *values: bytes) -> None:
+        assert values
+        self.keys.setdefault(key, []).extend(values)
+
+    def _lpush(self, key: str, *values: bytes) -> None:
+        assert values
+        self.keys[key] = [*reversed(values), *self.keys.get(key, [])]
+
+    def script(self, digest: str, key: str, arguments: Sequence[Any]) -> Any:
+        """The two scripts of streams.tables, by their digest."""
+        scripts = {
+            tables_module._DIGESTS[tables_module._COMMIT]: self._commit,
+            tables_module._DIGESTS[tables_module._ACQUIRE]: self._acquire,
+        }
+        return scripts[digest](key, [_bytes(each) for each in arguments])
+
+    def _acquire(self, key: str, arguments: list[bytes]) -> list[bytes]:
+        book = self.keys.setdefault(key, {})
+        if b"rebuilding" in book:
+            return []
+        book.setdefault(b"run", arguments[0])
+        book.setdefault(b"commit", b"0")
+        book[b"epoch"] = b"%d" % (int(book.get(b"epoch", b"0")) + 1)
+        return [each for pair in book.items() for each in pair]
+
+    def _commit(self, key: str, arguments: list[bytes]) -> bytes:
+        book = self.keys[key]
+        epoch, now, then, *commands = arguments
+        if self.checks_epoch and book[b"epoch"] != epoch:
+            return b"fenced"
+        if self.checks_commit and book[b"commit"] == then:
+            return b"done"
+        if self.checks_commit and book[b"commit"] != now:
+            return b"fenced"
+        at = 0
+        while at < len(commands):
+            many = int(commands[at + 1])
+            self.run(commands[at].decode(), *commands[at + 2 : at + 2 + many])
+            at += 2 + many
+        assert at == len(commands)
+        book[b"commit"] = then
+        return b"ok"
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    assert isinstance(value, str | int) and not isinstance(value, bool), value
+    return str(value).encode()
+
+
+def _text(key: str | bytes) -> str:
+    return key.decode() if isinstance(key, bytes) else key
+
+
+def _between(values: list[bytes], first: bytes, last: bytes) -> list[bytes]:
+    assert last == b"-1" or int(last) >= 0
+    return values[int(first) :] if last == b"-1" else values[int(first) : int(last) + 1]
+
+
+class Client:
+    """What the tables use of redis.asyncio, over connections that break."""
+
+    def __init__(self, simulation: "Simulation") -> None:
+        self._simulation = simulation
+        self._chance = simulation.chance
+        self._store = simulation.store
+
+    async def _send(self, point: str, effect: Callable[[], Any]) -> Any:
+        """One round trip: lost on the way there, done late, done with the answer lost, or done twice."""
+        await self._chance.turn(f"before {point}")
+        if self._chance.fails():
+            if self._chance.rng.random() < 0.5:
+                self._simulation.later(effect)
+            raise RedisConnectionError(f"before {point}")
+        answer = effect()
+        if self._chance.fails():
+            answer = effect()
+        await self._chance.turn(f"after {point}")
+        if self._chance.fails():
+            raise RedisConnectionError(f"after {point}")
+        return answer
+
+    def _command(self, *words: Any) -> Awaitable[Any]:
+        return self._send("load", lambda: self._store.run(*words))
+
+    def get(self, key: str) -> Awaitable[Any]:
+        return self._command("GET", key)
+
+    def mget(self, keys: list[str]) -> Awaitable[Any]:
+        return self._command("MGET", *keys)
+
+    def hmget(self, key: str, fields: list[str]) -> Awaitable[Any]:
+        return self._command("HMGET", key, *fields)
+
+    def hgetall(self, key: str) -> Awaitable[Any]:
+        return self._command("HGETALL", key)
+
+    def lrange(self, key: str, first: int, last: int) -> Awaitable[Any]:
+        return self._command("LRANGE", key, first, last)
+
+    def evalsha(self, digest: str, keys: int, key: str, *arguments: Any) -> Awaitable[Any]:
+        assert keys == 1
+        point = "commit" if digest == tables_module._DIGESTS[tables_module._COMMIT] else "acquire"
+        return self._send(point, lambda: self._store.script(digest, key, arguments))
+
+    def pipeline(self, transaction: bool) -> "Pipeline":
+        return Pipeline(self)
+
+
+class Pipeline:
+    """Commands that are read together."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._commands: list[tuple[Any, ...]] = []
+
+    def hgetall(self, key: str) -> None:
+        self._commands.append(("HGETALL", key))
+
+    def hmget(self, key: str, fields: list[str]) -> None:
+        self._commands.append(("HMGET", key, *fields))
+
+    async def execute(self) -> list[Any]:
+        store = self._client._store
+        return list(await self._client._send("load", lambda: [store.run(*words) for words in self._commands]))
+
+
+# --- the whole ------------------------------------------------------------------------------
+
+
+class Worker:
+    """One process with its three lanes."""
+
+    def __init__(self, simulation: "Simulation", number: int) -> None:
+        self.process = Process(f"worker {number}")
+        self.services: list[LaneService] = []
+        self._simulation = simulation
+        simulation.loop.processes.append(self.process)
+        simulation.loop.start(self.process, self._run())
+
+    async def _run(self) -> None:
+        for lane in LANES.values():
+            service = LaneService(lane, self._simulation.rules, Client(self._simulation))
+            self._remember_little(service)
+            self.services.append(service)
+            await service.start()
+
+    def _remember_little(self, service: LaneService) -> None:
+        """Tables whose memory is so small that it forgets within a batch, or is large."""
+        simulation = self._simulation
+        for partition in range(simulation.partitions):
+            service._tables[partition] = Tables(service._redis, service.lane.name, partition, simulation.remembered)
+
+
+class Simulation:
+    """Runs a plan until all facts are in the totals, whatever happens on the way."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.rng = rng = random.Random(plan.seed)
+        self.chance = Chance(plan, rng)
+        self.chance.kill = self.kill
+        self.partitions = rng.choice((2, 3))
+        self.rules = rules_for(plan.variant, self.partitions)
+        self.remembered = rng.choice((1, 3, 1000))
+        self.loop = Loop(rng)
+        self.log = Log(self.partitions)
+        self.store = Store()
+        self.outside = Process("outside")
+        self.loop.processes.append(self.outside)
+        self.workers: list[Worker] = []
+        self.steps = 0
+        self.events: Counter[str] = Counter()
+        self._groups: defaultdict[str, list[Consumer]] = defaultdict(list)
+        self._to_come = placed(plan, self.partitions, rng)
+        self._calm = plan.calm
+        self._hired = count()
+        self._most_workers = 1 if plan.calm else rng.choice((1, 2, 3))
+
+    # what may happen
+
+    def run(self) -> None:
+        """Let everything happen; then let the lanes come to rest."""
+        for _ in range(self._most_workers):
+            self.hire()
+        rate = self.rng.choice((0.003, 0.02))
+        while self._to_come or self.chance.crashes:
+            if self.rng.random() < rate:
+                self._happen()
+            self._step()
+            if not self._to_come and self.rng.random() < 0.01:
+                self.chance.crashes = 0
+        self.chance.failure, self.chance.patience = 0.0, 1.0
+        self._recover()
+        while not self._is_at_rest():
+            for _ in range(40):
+                self._step()
+
+    def _happen(self) -> None:
+        events: list[Callable[[], None]] = [self._arrive] * 4
+        if not self._calm:
+            events += [self._freeze, self._thaw, self._move, self._hire_another, self._pause, self._go_on]
+        event = self.rng.choice(events)
+        self.events[event.__name__] += 1
+        event()
+
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise Stuck(f"not at rest after {MOST_STEPS} steps")
+        if not self.loop.step(self.chance.patience):
+            if self._is_at_rest():
+                return
+            self._recover()
+        if self.loop.failures:
+            raise self.loop.failures[0]
+        for worker in self.workers:
+            for service in worker.services:
+                if service.failed.done() and worker.process.is_alive:
+                    service.failed.result()
+
+    def _arrive(self) -> None:
+        some = self.rng.choice((1, 3, 10, 100))
+        for topic, partition, value, recorded_at in self._to_come[:some]:
+            self.log.append(topic, partition, value, recorded_at)
+        del self._to_come[:some]
+
+    def _freeze(self) -> None:
+        """A worker stands still, and its group gives its partitions to others."""
+        worker = self.rng.choice(self.workers)
+        if not worker.process.stands_still:
+            worker.process.stands_still = True
+            self._forget(worker.process)
+            self._hire_another()
+
+    def _thaw(self) -> None:
+        """Workers that stood still go on where they were; they only hear later what they lost."""
+        for worker in self.workers:
+            if worker.process.stands_still:
+                worker.process.stands_still = False
+                self.loop.start(self.outside, self._rejoin(worker))
+
+    async def _rejoin(self, worker: Worker) -> None:
+        for _ in range(int(self.rng.random() * 50)):
+            await _Yield()
+        for service in worker.services:
+            if worker.process.is_alive and service.consumer._listener is not None:
+                self.join(service.consumer)
+
+    def _move(self) -> None:
+        for group in list(self._groups):
+            self._rebalance(group)
+
+    def _hire_another(self) -> None:
+        if sum(not worker.process.stands_still for worker in self.workers) < 3:
+            self.hire()
+
+    def _pause(self) -> None:
+        self._say_paused("token")
+
+    def _go_on(self) -> None:
+        self._say_paused("")
+
+    def _say_paused(self, token: str) -> None:
+        for worker in self.workers:
+            for service in worker.services:
+                service.paused = token
+
+    def _recover(self) -> None:
+        """Everybody who lives works on."""
+        self._thaw()
+        self._go_on()
+        if not self.workers:
+            self.hire()
+
+    def hire(self) -> None:
+        """Start a worker."""
+        self.workers.append(Worker(self, next(self._hired)))
+
+    def kill(self, process: Process) -> None:
+        """kill -9: nothing of the process runs any more; another is started in its place."""
+        if process is self.outside or not process.is_alive:
+            return
+        process.is_alive = False
+        process.ready.clear()
+        self.loop.processes.remove(process)
+        self.workers = [worker for worker in self.workers if worker.process is not process]
+        self._forget(process)
+        self.hire()
+
+    def later(self, effect: Callable[[], Any]) -> None:
+        """A command that was on its way when its connection broke arrives after all."""
+
+        async def arrive() -> None:
+            for _ in range(int(self.rng.random() * 20)):
+                await _Yield()
+            effect()
+
+        self.loop.start(self.outside, arrive())
+
+    # the consumer groups
+
+    def join(self, member: Consumer) -> None:
+        """A member joins its group, which moves."""
+        if member not in self._groups[member.group]:
+            self._groups[member.group].append(member)
+        self._rebalance(member.group)
+
+    def leave(self, member: Consumer) -> None:
+        """A member leaves its group, which moves."""
+        self._groups[member.group].remove(member)
+        self._rebalance(member.group)
+
+    def _forget(self, process: Process) -> None:
+        for group, members in self._groups.items():
+            self._groups[group] = [member for member in members if member.process is not process]
+            self._rebalance(group)
+
+    def _rebalance(self, group: str) -> None:
+        given: dict[Consumer, list[int]] = {member: [] for member in self._groups[group]}
+        for partition in range(self.partitions if given else 0):
+            given[self.rng.choice(list(given))].append(partition)
+        for member, partitions in given.items():
+            member.tell(partitions)
+
+    # what came of it
+
+    def _is_at_rest(self) -> bool:
+        """Everything in Kafka is read, and everything to be published is in Kafka."""
+        return not self._to_come and all(
+            self._is_lane_at_rest(lane, partition) for lane in LANES.values() for partition in range(self.partitions)
+        )
+
+    def _is_lane_at_rest(self, lane: lanes.Lane, partition: int) -> bool:
+        book = self.store.keys.get(f"{{{lane.name}:{partition}}}:book", {})
+        read = all(
+            int(book.get(f"offset:{topic}".encode(), 0)) == self.log.end(topic, partition)
+            for topic in (*lane.topics, lane.internal)
+        )
+        return read and not self.store.keys.get(f"{{{lane.name}:{partition}}}:outbox")
+
+    def books(self) -> "Books":
+        """The totals in the store, added up over partitions."""
+        books = Books()
+        for key, value in self.store.keys.items():
+            place, _, rest = key.removeprefix("{accounts:").partition("}:")
+            if key.startswith("{accounts:") and place.isdigit():
+                _add_key(books, rest, value)
+        return books
+
+    def books_of_parts(self) -> "Books":
+        """The totals that the accounts' state at rest comes to."""
+        books = Books()
+        for name, parts in self.entities("accounts"):
+            totals = Account(name, parts, self.rules).totals()
+            books.add(totals)
+        return books
+
+    def entities(self, lane: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """The ids and parts of a lane's entities at rest."""
+        for key, value in self.store.keys.items():
+            place, _, name = key.partition("}:e:")
+            if place.startswith(f"{{{lane}:") and name:
+                spread = self.store.keys.get(f"{place}}}:p:{name}", {})
+                parts = {part.decode(): each for part, each in spread.items()}
+                yield lanes.id_of(name), parts if value == b"" else msgspec.msgpack.decode(value, type=dict[str, bytes])
+
+
+@dataclass
+class Books:
+    """Totals as compared: none is zero."""
+
+    cells: dict[Any, int] = field(default_factory=dict)
+    pipeline: dict[str, list[int]] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+
+    def add(self, totals: Totals) -> None:
+        """Add the totals of an account."""
+        for cell, numbers in totals.cells.items():
+            self.cells[cell] = self.cells.get(cell, 0) + numbers
+        for stage, numbers_of_stage in totals.pipeline.items():
+            mine = self.pipeline.get(stage, [0, 0])
+            self.pipeline[stage] = [a + b for a, b in zip(mine, numbers_of_stage, strict=True)]
+        self.waiting.update((entry, reason) for entry, reason in totals.waiting.items() if reason is not None)
+
+    def settled(self) -> "Books":
+        """The same without what came to nothing."""
+        cells = {cell: numbers for cell, numbers in self.cells.items() if numbers}
+        pipeline = {stage: numbers for stage, numbers in self.pipeline.items() if any(numbers)}
+        return Books(cells, pipeline, self.waiting)
+
+
+def _add_key(books: Books, key: str, value: Any) -> None:
+    match key.split(":"):
+        case ["credits", *conversion, dimension]:
+            for name, numbers in value.items():
+                cell = cell_of(":".join(conversion), dimension, name)
+                books.cells[cell] = books.cells.get(cell, 0) + unpack_vector(numbers)
+        case ["pipeline"]:
+            totals = Totals(pipeline={stage.decode(): unpack_numbers(numbers) for stage, numbers in value.items()})
+            books.add(totals)
+        case ["waiting"]:
+            books.waiting.update((entry.decode(), reason.decode()) for entry, reason in value.items())
+
+
+_rules: dict[tuple[int, int], Rules] = {}
+
+
+def rules_for(variant: int, partitions: int) -> Rules:
+    """The rules of a variant with another number of partitions."""
+    if (variant, partitions) not in _rules:
+        law = rules(variant)
+        settings = msgspec.structs.replace(law.settings, partitions=partitions, kafka=_KAFKA)
+        _rules[variant, partitions] = replace(law, settings=settings)
+    return _rules[variant, partitions]
+
+
+_KAFKA = msgspec.structs.replace(rules(0).settings.kafka, bootstrap="simulated:9092")
+
+
+def placed(plan: Plan, partitions: int, rng: random.Random) -> list[tuple[str, int, bytes, int]]:
+    """The facts with their partitions; a few in one that is not theirs, some twice."""
+    settings = rules_for(plan.variant, partitions).settings
+    facts = []
+    for topic, value, recorded_at in plan.facts:
+        try:
+            own = partition_of(key_of(topic, decode(topic, value, recorded_at, settings)), partitions)
+        except BadInput:
+            own = 0
+        astray = not plan.calm and rng.random() < 0.1
+        facts.append((topic, rng.randrange(partitions) if astray else own, value, recorded_at))
+    if not plan.calm:
+        rng.shuffle(facts)
+        facts += [rng.choice(facts) for _ in range(rng.randrange(3)) if facts]
+    return facts
+
+
+@contextlib.contextmanager
+def _simulated(simulation: Simulation) -> Iterator[None]:
+    """The product's modules with simulated clients, and sometimes with limits that small worlds reach."""
+    small = not simulation._calm and simulation.rng.random() < 0.5
+    with contextlib.ExitStack() as patches:
+        for module, name, value in (
+            (lane_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation, options["group_id"])),
+            (lane_module, "AIOKafkaProducer", lambda **options: Producer(simulation)),
+            (lane_module, "ENVELOPE_BYTES", 200 if small else lane_module.ENVELOPE_BYTES),
+            (tables_module, "SPREAD_BYTES", 100 if small else tables_module.SPREAD_BYTES),
+            (tables_module, "_READ_AT_ONCE", 2 if small else tables_module._READ_AT_ONCE),
+            (tables_module, "_MOST_ARGUMENTS", 4 if small else tables_module._MOST_ARGUMENTS),
+        ):
+            patches.enter_context(mock.patch.object(module, name, value))
+        yield
+
+
+def simulate(plan: Plan, change: Callable[[Simulation], None] = lambda simulation: None) -> Simulation:
+    """Run a plan to its end. Raises Stuck, or what a lane failed of."""
+    simulation = Simulation(plan)
+    change(simulation)
+    before = asyncio._get_running_loop()
+    asyncio._set_running_loop(simulation.loop)
+    try:
+        with _simulated(simulation):
+            simulation.run()
+    finally:
+        for process in simulation.loop.processes:
+            process.is_alive = False
+        asyncio._set_running_loop(before)
+    return simulation
