@@ -1,6 +1,6 @@
 """Instants: integer microseconds since 1970, UTC; days in the reporting time zone."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -12,7 +12,6 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
 def parse_instant(text: str, where: str) -> int:
@@ -28,11 +27,8 @@ def parse_instant(text: str, where: str) -> int:
 
 def to_micros(moment: datetime) -> int:
     """Integer microseconds of a datetime; a naive one is UTC."""
-    days = moment.toordinal() - _EPOCH_ORDINAL
-    seconds = (days * 24 + moment.hour) * 3600 + moment.minute * 60 + moment.second
-    micros = seconds * SECOND + moment.microsecond
-    offset = moment.utcoffset()
-    return micros if offset is None else micros - offset // timedelta(microseconds=1)
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
 
 
 def to_datetime(at: int) -> datetime:

@@ -70,7 +70,6 @@ class Audit(msgspec.Struct, frozen=True):
     refused: int
     accounts: int
     cells: int
-    numbers: int
     stages: int
     deals: int
     credits: int
@@ -82,6 +81,26 @@ class Audit(msgspec.Struct, frozen=True):
     def clean(self) -> bool:
         """Nothing differs, and the books balance."""
         return not self.differences and not self.unbalanced
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The differences."""
+        return [msgspec.structs.asdict(each) for each in self.differences]
+
+    def document(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        document: dict[str, Any] = msgspec.to_builtins(self)
+        return {"clean": self.clean, **document}
+
+    def words(self) -> str:
+        """What was compared and what came of it."""
+        compared = (
+            f"{self.facts:,} facts ({self.refused:,} refused): {self.cells:,} cells of {WIDTH} numbers, "
+            f"{self.stages:,} stages, {self.deals:,} deals with {self.credits:,} credits, {self.waiting:,} waiting"
+        )
+        balance = f"; the books do not balance on {', '.join(self.unbalanced)}" if self.unbalanced else ""
+        if self.clean:
+            return f"{compared}. No difference: the books balance."
+        return f"{compared}. {len(self.differences):,} differences{balance}."
 
 
 @dataclass
@@ -264,7 +283,6 @@ def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
         refused=len(books.refusals),
         accounts=len(copy.accounts),
         cells=len(cells.keys() | books.cells.keys()),
-        numbers=len(cells.keys() | books.cells.keys()) * WIDTH,
         stages=len(copy.pipeline.keys() | books.pipeline.keys()),
         deals=len(credits.keys() | books.deals.keys()),
         credits=sum(len(each) for of_deal in books.deals.values() for each in of_deal.values()),

@@ -1,50 +1,62 @@
 """`touchline`: every command, and the one place where errors become words and exit codes.
 
-0 done; 1 not so (audit differs, wait gave up); 2 wrong input or settings; 3 not found; 4 Kafka or Redis away.
-What a command needs is imported when it runs, so that `touchline --help` is quick.
+0 done; 1 not so (the audit differs, the wait gave up); 2 wrong input or settings; 3 not
+found; 4 Kafka or Redis away. What a command needs is imported when it runs, so that
+`touchline --help` is quick.
 """
 
 import asyncio
-import logging
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import click
 
 from models.errors import BadInput, NotFound, TouchlineError, Unavailable
-from streams.printing import STYLES, Row, Style, show
-
-T = TypeVar("T")
+from streams.commands import in_style, on_tables, progress_of, quiet_clients
+from streams.printing import Style, show
 
 EXIT_CODES: dict[type[TouchlineError], int] = {TouchlineError: 1, BadInput: 2, NotFound: 3, Unavailable: 4}
 WAIT_SECONDS = 300.0
-_ELSEWHERE = {"load": ("streams.load:load_command", "Load facts into a topic.")}
+_MASK = "***"
+
+
+class Elsewhere(NamedTuple):
+    """A command that is defined in another module."""
+
+    module: str
+    name: str
+    words: str
+
+
+_ELSEWHERE = {
+    "load": Elsewhere("streams.load", "load_command", "Load facts from files into a topic."),
+    "report": Elsewhere("streams.report_commands", "report", "Ask the totals."),
+}
+_ORDER = ("dev", "worker", "web", "topics", "settings", "load", "wait", "report", "audit", "rebuild")
 
 
 class Commands(click.Group):
     """The commands; those defined elsewhere are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands, in the order in which they are defined."""
-        return [*self.commands, *_ELSEWHERE]
+        """All commands, in the order in which one needs them."""
+        return list(_ORDER)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported where it is defined."""
-        if cmd_name in _ELSEWHERE:
-            module, _, name = _ELSEWHERE[cmd_name][0].partition(":")
-            command: click.Command = getattr(import_module(module), name)
+        """The command, imported from where it is defined."""
+        if found := _ELSEWHERE.get(cmd_name):
+            command: click.Command = getattr(import_module(found.module), found.name)
             return command
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing any."""
-        here = [(name, command.get_short_help_str(80)) for name, command in self.commands.items()]
+        words = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
+        words.update((name, found.words) for name, found in _ELSEWHERE.items())
         with formatter.section("Commands"):
-            formatter.write_dl([*here, *((name, words) for name, (_, words) in _ELSEWHERE.items())])
+            formatter.write_dl([(name, words[name]) for name in _ORDER])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours is one line and an exit code."""
@@ -70,45 +82,17 @@ def main() -> None:
     """
 
 
-in_style = click.option(
-    "--format", "style", type=click.Choice(STYLES), default="table", show_default=True, help="How to print rows."
-)
-
-
-def on_tables(work: Callable[[Any, Any], Awaitable[T]]) -> T:
-    """Run `work(redis, settings)` with the settings in force."""
-    from streams import config
-    from streams.answers import translated
-
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it is told as our error
-
-    async def connected() -> T:
-        settings = config.load()
-        async with config.redis_client(settings) as redis:
-            with translated():
-                return await work(redis, settings)
-
-    return asyncio.run(connected())
-
-
-@contextmanager
-def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error that is told (done, total); silent when that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
 # --- roles ------------------------------------------------------------------------------
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path), default=Path(".touchline"), show_default=True, help="Folder.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path(".touchline"),
+    show_default=True,
+    help="Where it keeps data.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when all is up.")
 def dev(data: Path, as_json: bool) -> None:
     """Run everything on this machine: Kafka, Redis, a worker, the web."""
@@ -122,7 +106,6 @@ def worker() -> None:
     """Run a worker: the three lanes."""
     from streams import app, config
 
-    sys.argv[1:] = []  # Faust reads them too
     app.run_worker(config.load())
 
 
@@ -135,43 +118,123 @@ def web() -> None:
     role.main(config.load())
 
 
-# --- set-up -----------------------------------------------------------------------------
+# --- what is set up ---------------------------------------------------------------------
 
 
 @main.command()
-@click.option("--create", is_flag=True, help="Make those that are missing first.")
+@click.option("--create", is_flag=True, help="First make those that are missing.")
 @in_style
 def topics(create: bool, style: Style) -> None:
-    """List the topics, and what is in them."""
+    """List the topics and how much is in them."""
     import msgspec
 
     from streams import config
     from streams import topics as kafka
 
-    async def listed() -> list[Any]:
+    async def listed() -> list[kafka.TopicRow]:
         settings = config.load()
         if create:
             await kafka.create_topics(settings)
         return await kafka.list_topics(settings)
 
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    quiet_clients()
     show([msgspec.structs.asdict(row) for row in asyncio.run(listed())], style)
 
 
 @main.command()
 @in_style
 def settings(style: Style) -> None:
-    """Print the settings in force, without secrets."""
+    """Print the settings in force, secrets masked."""
     from streams import config
-    from streams.secrets import shown
-
-    document = shown(config.load())
-    if style == "json":
-        show([], style, document=document)
-        return
-    import json
-
     from streams.printing import flattened
 
-    rows = [{"setting": name, "value": json.dumps(value)} for name, value in _settings_of(document)]
-    show(rows, style) if style == "csv" else [print(f"{row['setting']} = {row['value']}") for row in rows]
+    document = masked(config.load())
+    rows = [{"setting": name, "value": value} for name, value in flattened(document).items()]
+    show(rows, style, document=document)
+
+
+def masked(settings: Any) -> dict[str, Any]:
+    """The settings as JSON has them, without passwords."""
+    import msgspec
+
+    document: dict[str, Any] = msgspec.to_builtins(settings)
+    if document["kafka"]["sasl_password"]:
+        document["kafka"]["sasl_password"] = _MASK
+    document["redis"]["url"] = _without_password(document["redis"]["url"])
+    return document
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    place = f"{user.partition(':')[0]}:{_MASK}@{host}" if ":" in user else parts.netloc
+    query = [(name, _MASK if name == "password" else value) for name, value in parse_qsl(parts.query)]
+    return urlunsplit(parts._replace(netloc=place, query=urlencode(query, safe="*")))
+
+
+# --- the books --------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--timeout", type=float, default=WAIT_SECONDS, show_default=True, help="Give up after so many seconds.")
+def wait(timeout: float) -> None:
+    """Wait until everything produced so far is in the totals."""
+    from streams.waiting import until_caught_up
+
+    with progress_of("in the totals") as tell:
+        lag = on_tables(lambda redis, settings: until_caught_up(redis, settings, timeout, tell))
+    if lag:
+        raise TouchlineError(f"not everything is in the totals after {timeout:g} s: {lag}")
+
+
+@main.command()
+@in_style
+def audit(style: Style) -> None:
+    """Compare the totals with a batch over all facts in Kafka.
+
+    Every total of every model and dimension, the pipeline, what waits and every deal's
+    credits; each difference is printed, and the exit code is 1 if there is one. The lanes
+    take no facts for the moment in which the totals are copied.
+    """
+    from streams.audit import audit as compare
+
+    with progress_of("facts read again") as tell:
+        done = on_tables(lambda redis, settings: compare(redis, settings, tell))
+    show(
+        done.rows(),
+        style,
+        ("what", "where", "model"),
+        document=done.document(),
+        nothing="",
+    )
+    click.echo(done.words(), err=style != "table")
+    if not done.clean:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--wait/--no-wait", "waits", default=True, show_default=True, help="Wait until all facts are counted again."
+)
+def rebuild(yes: bool, waits: bool) -> None:
+    """Empty the tables and compute them anew from Kafka.
+
+    Workers may go on running. Needed after a change of the rules in the settings; a rebuild
+    that was interrupted is run again.
+    """
+    from streams import rebuild as tables
+    from streams.waiting import until_caught_up
+
+    if not yes:
+        click.confirm("Empty all tables and compute them anew from Kafka?", abort=True)
+    on_tables(tables.rebuild)
+    click.echo("The tables are empty; workers compute them anew.")
+    if waits:
+        with progress_of("counted again") as tell:
+            on_tables(lambda redis, settings: until_caught_up(redis, settings, None, tell))
+        click.echo("All facts are in the totals again.")
+
+
+if __name__ == "__main__":
+    main()

@@ -149,7 +149,7 @@ class Sender:
         name = topics.full_name(self._settings, topic)
         cluster = await self._producer.client.fetch_all_metadata()
         if not (partitions := cluster.partitions_for_topic(name)):
-            raise NotFound(f"Kafka has no topic {name}: `touchline topics` makes the missing ones")
+            raise NotFound(f"Kafka has no topic {name}: `touchline topics --create` makes those that are missing")
         self._partitions[topic] = len(partitions)
         return len(partitions)
 
@@ -251,19 +251,10 @@ def load_command(topic: str, files: tuple[str, ...], map_file: str | None, stric
     Without a map, JSON lines are facts as they are, and CSV columns are their fields. Rows that
     are no valid facts are refused, told by reason and line, and left out.
     """
-    try:
-        loaded = asyncio.run(_load_with_progress(config.load(), topic, files, map_file))
-    except BadInput as error:
-        raise _Unreadable(str(error)) from error
+    loaded = asyncio.run(_load_with_progress(config.load(), topic, files, map_file))
     _print(loaded, style)
     if strict and loaded.refused:
         raise SystemExit(1)
-
-
-class _Unreadable(click.ClickException):
-    """Nothing could be loaded: a file or the map is wrong."""
-
-    exit_code = 2
 
 
 async def _load_with_progress(settings: Settings, topic: str, files: Sequence[str], map_file: str | None) -> Loaded:

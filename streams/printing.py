@@ -28,11 +28,12 @@ def show(
     document: Any = None,
     millionths: bool = False,
     missing: str = "",
+    nothing: str = "(nothing)",
 ) -> None:
     """Print rows. `columns` come first, and are there even without rows.
 
     `document` is printed instead as JSON. In tables `millionths` are what columns named
-    `count` hold, and `missing` stands for None.
+    `count` hold, `missing` stands for None, and `nothing` for a table without rows.
     """
     if style == "json":
         print(json.dumps(list(rows) if document is None else document, ensure_ascii=False))
@@ -42,7 +43,7 @@ def show(
     if style == "csv":
         print(_csv(names, flat), end="")
     elif not rows:
-        print("(nothing)")
+        print(nothing, end="\n" if nothing else "")
     else:
         _print_table(names, [_worded(row, names, millionths, missing) for row in flat])
 
@@ -54,8 +55,12 @@ def flattened(row: Row, prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat.update(flattened(value, f"{prefix}{name}."))
         else:
-            flat[prefix + name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            flat[prefix + name] = _listed(value) if isinstance(value, list | tuple) else value
     return flat
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(each if isinstance(each, str) else json.dumps(each) for each in values)
 
 
 def _csv(names: Sequence[str], rows: Iterable[Row]) -> str:
@@ -96,12 +101,15 @@ def _word(name: str, value: Any, currency: str, millionths: bool, missing: str) 
 
 
 def _print_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    numeric = [all(not line[place] or line[place].lstrip("-")[:1].isdigit() for line in lines) for place in range(len(names))]
-    numeric = [is_number and not name.endswith("at") for is_number, name in zip(numeric, names, strict=True)]
+    numeric = [all(map(_is_number, column)) for column in zip(*lines, strict=True)]
     if sys.stdout.isatty():
         _print_rich(names, lines, numeric)
     else:
         _print_plain(names, lines, numeric)
+
+
+def _is_number(word: str) -> bool:
+    return not word.strip("-0123456789,. %")
 
 
 def _print_rich(names: Sequence[str], lines: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:

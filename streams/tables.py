@@ -177,6 +177,7 @@ class Tables:
         self.book = Book("0", 0, -1, {}, {}, {})
         self._entities: Cache[str, Stored] = Cache(cached)
         self._cells: Cache[Cell, int] = Cache(cached)
+        self._loaded: dict[str, Stored] = {}
         self._commands: list[Any] = []
         self._book_key = self._key("book")
 
@@ -218,7 +219,8 @@ class Tables:
                 stored = Stored(build(name, parts), parts, [spread])
                 self._entities.put(name, stored)
                 found[name] = stored
-        return {name: cast(Stored, stored).entity for name, stored in found.items()}
+        self._loaded = cast(dict[str, Stored], found)  # the cache may forget some before they are put down
+        return {name: stored.entity for name, stored in self._loaded.items()}
 
     async def _read(self, names: Sequence[str]) -> dict[str, tuple[Parts, bool]]:
         blobs = await self._redis.mget([self._key("e", name) for name in names])
@@ -255,8 +257,7 @@ class Tables:
 
     def put(self, name: str, changes: Changes) -> None:
         """Put down an entity's changed parts."""
-        stored = self._entities.get(name)
-        assert stored is not None
+        stored = self._loaded[name]
         parts = stored.parts
         for part, value in changes.items():
             if value is None:

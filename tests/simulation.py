@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator,
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from itertools import count
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -851,6 +852,7 @@ def _simulated(simulation: Simulation) -> Iterator[None]:
         for module, name, value in (
             (lane_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation, options["group_id"])),
             (lane_module, "AIOKafkaProducer", lambda **options: Producer(simulation)),
+            (lane_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
             (lane_module, "ENVELOPE_BYTES", 200 if small else lane_module.ENVELOPE_BYTES),
             (tables_module, "SPREAD_BYTES", 100 if small else tables_module.SPREAD_BYTES),
             (tables_module, "_READ_AT_ONCE", 2 if small else tables_module._READ_AT_ONCE),

@@ -94,7 +94,6 @@ async def test_a_door_that_stays_shut_ends_the_demo_with_its_address(monkeypatch
 
 @pytest.mark.slow
 def test_the_demo_comes_up_loads_and_ends_and_goes_on_the_next_time(tmp_path: Path) -> None:
-    pytest.importorskip("streams.cli")
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = [sys.executable, "-m", "deploy.demo", "--once"]
 

@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 from models.errors import BadInput, NotFound, Unavailable
 from models.settings import Kafka, Settings
 from streams import config, embedded, topics
-from streams.load import Loading, load, load_command, open_rows
+from streams.cli import main
+from streams.load import Loading, load, open_rows
 from streams.mapping import read_map
 from streams.rows import Rows
 
@@ -257,7 +258,7 @@ def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
 
 
 def command(arguments: Sequence[str], environment: Mapping[str, str]) -> Result:
-    return CliRunner().invoke(load_command, list(arguments), env=dict(environment))
+    return CliRunner().invoke(main, ["load", *arguments], env=dict(environment))
 
 
 def test_the_command_says_how_many_were_loaded_and_why_others_were_not(
@@ -277,8 +278,7 @@ def test_the_command_says_how_many_were_loaded_and_why_others_were_not(
 
 def test_the_command_reads_standard_input(environment: dict[str, str], settings: Settings, tmp_path: Path) -> None:
     map_file = write(tmp_path / "map.toml", TOUCH_MAP.encode())
-    program = "from streams.load import load_command; load_command()"
-    run = [sys.executable, "-c", program, "touches", "-", "--map", map_file]
+    run = [sys.executable, "-m", "streams.cli", "load", "touches", "-", "--map", map_file]
 
     done = subprocess.run(
         run, input=b"id,email,at\n1,a@x.example,2026-01-01\n", env=environment, capture_output=True, check=True

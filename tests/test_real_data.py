@@ -6,13 +6,11 @@ the product's code: a session or lead is a touch, an order or closed deal a win 
 
 import csv
 import gzip
-import json
 import os
-import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -25,13 +23,15 @@ from models.attribution import MODELS as PRODUCT_MODELS
 from models.conversions import numbers_of
 from models.recompute import RawFact, recompute
 from models.settings import Settings
-from streams import children
-from streams.load import Loading, open_rows
+from streams import children, reports
+from streams.config import redis_client
+from streams.load import Loading, load, open_rows
 from streams.mapping import read_map
 from streams.reference import rules_from
 from streams.topics import create_topics
+from streams.waiting import until_caught_up
 from tests import oracle
-from tests.conftest import shared_data, wait_for
+from tests.conftest import shared_data
 
 pytestmark = pytest.mark.slow
 
@@ -401,28 +401,26 @@ def test_olist_leads_and_wins_are_credited_to_their_origins_and_landing_pages(
 # ---- end to end ------------------------------------------------------------------------------
 
 
-def test_all_three_loaded_into_running_servers_are_reported_to_the_cent(settings: Settings, tmp_path: Path) -> None:
-    """`touchline load`, `wait` and `report credits`, with a real worker between them."""
-    pytest.importorskip("streams.cli")
-    folders = {name: shared_data(name) for name in ("maven_fuzzy_factory", "crm_sales_opportunities", "olist_funnel")}
-    shop, crm, olist = folders.values()
+async def test_all_three_loaded_through_real_servers_are_reported_to_the_cent(
+    settings: Settings, tmp_path: Path
+) -> None:
+    shop, crm, olist = map(shared_data, ("maven_fuzzy_factory", "crm_sales_opportunities", "olist_funnel"))
     conversions = [*fuzzy_factory_conversions(shop), *crm_wins(crm), *olist_conversions(olist)]
     expected = expected_cells(conversions, {"channel", "source"})
-    wait_for(create_topics(settings))
-    touchline = Touchline(settings, tmp_path)
+    await create_topics(settings)
 
-    with touchline.worker():
-        for folder, loads in zip(folders.values(), (FUZZY_FACTORY, CRM, OLIST), strict=True):
+    async with worker(settings, tmp_path), redis_client(settings) as redis:
+        for folder, loads in ((shop, FUZZY_FACTORY), (crm, CRM), (olist, OLIST)):
             for topic, file, map_file in loads:
-                arguments = ("load", topic, str(folder / file), "--map", str(MAPS / map_file), "--format", "json")
-                assert json.loads(touchline.run(*arguments))["refused"] == 0
-        touchline.run("wait", "--timeout", "120")
+                mapping = read_map((MAPS / map_file).read_text(), topic, map_file)
+                assert (await load(settings, topic, [str(folder / file)], mapping)).refused == 0
+        assert await until_caught_up(redis, settings, 180) is None
 
         reported = {
-            ("won", model, dimension, row["period"][:7], row[dimension]): (row["count"], row["amount"])
+            ("won", model, dimension, row["period"], row[dimension]): (row["count"], row["amount"])
             for model in MODELS
             for dimension in ("channel", "source")
-            for row in touchline.credits("won", model, dimension)
+            for row in await reports.credits(redis, settings, model=model, by=dimension, grain="month")
         }
 
     assert reported == chosen(expected, {"won"}, {"channel", "source"})
@@ -434,40 +432,19 @@ def crm_wins(data: Path) -> list[Conversion]:
     return [Conversion("won", moment(row["close_date"]), cents_of(row["close_value"]), [], {}, []) for row in won]
 
 
-class Touchline:
-    """The command line on a test's servers."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        (folder / "touchline.toml").write_text(f'topic_prefix = "{settings.topic_prefix}"\n')
-        self._folder = folder
-        self._environ = {
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-            "TOUCHLINE_KAFKA": settings.kafka.bootstrap,
-            "TOUCHLINE_REDIS": settings.redis.url,
-        }
-
-    def run(self, *arguments: str) -> str:
-        """What a command prints; the test fails with its error when it does not succeed."""
-        command = [sys.executable, "-m", "streams.cli", *arguments]
-        done = subprocess.run(
-            command, cwd=self._folder, env=self._environ, capture_output=True, text=True, timeout=180, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def credits(self, kind: str, model: str, dimension: str) -> list[dict[str, Any]]:
-        """The rows of `report credits` by month."""
-        asked = ("--model", model, "--by", dimension, "--conversion", kind, "--grain", "month", "--format", "json")
-        rows: list[dict[str, Any]] = json.loads(self.run("report", "credits", *asked))
-        return rows
-
-    @contextmanager
-    def worker(self) -> Iterator[None]:
-        """A worker for the length of a block."""
-        command = (sys.executable, "-m", "streams.cli", "worker")
-        worker = children.start("worker", command, self._folder / "worker.log", env=self._environ, cwd=self._folder)
-        try:
-            yield
-        finally:
-            wait_for(worker.stop())
+@asynccontextmanager
+async def worker(settings: Settings, folder: Path) -> AsyncIterator[None]:
+    """A worker process on the test's servers, for the length of a block."""
+    (folder / "touchline.toml").write_text(f'topic_prefix = "{settings.topic_prefix}"\n')
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "TOUCHLINE_KAFKA": settings.kafka.bootstrap,
+        "TOUCHLINE_REDIS": settings.redis.url,
+    }
+    command = (sys.executable, "-c", "from streams import app, config; app.run_worker(config.load())")
+    process = children.start("worker", command, folder / "worker.log", env=environ, cwd=folder)
+    try:
+        yield
+    finally:
+        await process.stop()

@@ -1,0 +1,52 @@
+"""What commands share: how to print rows, a connection to the tables, a progress bar."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from models.settings import Settings
+from streams.printing import STYLES
+
+T = TypeVar("T")
+
+in_style = click.option(
+    "--format", "style", type=click.Choice(STYLES), default="table", show_default=True, help="How to print rows."
+)
+
+
+def on_tables(work: Callable[[Any, Settings], Awaitable[T]]) -> T:
+    """The result of `work(redis, settings)` with the settings in force."""
+    from streams import config
+    from streams.answers import translated
+
+    quiet_clients()
+
+    async def connected() -> T:
+        settings = config.load()
+        async with config.redis_client(settings) as redis:
+            with translated():
+                return await work(redis, settings)
+
+    return asyncio.run(connected())
+
+
+def quiet_clients() -> None:
+    """Kafka's client logs every retry; what matters of it we raise as an error of ours."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error that is told (done, total); silent when that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,188 @@
+"""`touchline report …`: the reports of streams.reports, printed."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from models.attribution import MODELS
+from models.conversions import DIMENSIONS
+from streams import reports
+from streams.commands import in_style, on_tables
+from streams.journeys import Document
+from streams.printing import Row, Style, money, show
+
+NO_VALUE = "(none)"
+
+
+@click.group()
+def report() -> None:
+    """Ask the totals.
+
+    JSON and CSV give amounts in minor units and counts of credits in millionths.
+    """
+
+
+def _asks(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which credits are added up."""
+    options = (
+        click.option("--by", required=True, metavar="DIMENSION", help=", ".join(DIMENSIONS)),
+        click.option("--conversion", default="won", show_default=True, help=", ".join(reports.CONVERSIONS)),
+        click.option("--grain", default="total", show_default=True, help=", ".join(reports.GRAINS)),
+        click.option("--from", "since", metavar="DAY", help="First day, such as 2026-04-01."),
+        click.option("--to", "until", metavar="DAY", help="Last day, included."),
+        in_style,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@report.command()
+@click.option("--model", required=True, help=", ".join(MODELS))
+@_asks
+def credits(model: str, by: str, style: Style, **asked: Any) -> None:
+    """Which values of a dimension earned what, under one model."""
+    rows = on_tables(lambda redis, settings: reports.credits(redis, settings, model=model, by=by, **asked))
+    columns = ("period", by, "count", "amount", "currency")
+    show(rows, style, columns, millionths=True, missing=NO_VALUE)
+
+
+@report.command()
+@click.option("--models", required=True, metavar="A,B,…", help=", ".join(MODELS))
+@_asks
+def compare(models: str, by: str, style: Style, **asked: Any) -> None:
+    """The same under several models side by side."""
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    rows = on_tables(lambda redis, settings: reports.compare(redis, settings, models=names, by=by, **asked))
+    numbers = [f"{name}.{each}" for name in names for each in ("count", "amount")]
+    show(rows, style, ("period", by, *numbers, "currency"), millionths=True, missing=NO_VALUE)
+
+
+@report.command()
+@click.argument("id")
+@in_style
+def deal(id: str, style: Style) -> None:
+    """A deal: its touches and what they earned under every model."""
+    document = on_tables(lambda redis, settings: reports.deal(redis, settings, id))
+    if style == "table":
+        _print_deal(document)
+    else:
+        show(list(deal_rows(document)), style, ("conversion", "conversion_at"), document=document)
+
+
+def deal_rows(document: Document) -> Iterator[Row]:
+    """One flat row for each touch of each conversion, and one for what no touch earned."""
+    for conversion in document["conversions"]:
+        of = {"conversion": conversion["kind"], "conversion_at": conversion["at"]}
+        for touch in conversion["touches"]:
+            credits = _every_model(touch["credits"])
+            yield {**of, **touch, "credits": credits, "currency": conversion["currency"]}
+        if conversion["unattributed"]:
+            credits = _every_model(conversion["unattributed"])
+            yield {**of, "kind": "unattributed", "credits": credits, "currency": conversion["currency"]}
+
+
+def _every_model(credits: Document) -> Document:
+    return {model: credits.get(model, {"count": 0, "amount": 0}) for model in MODELS}
+
+
+def _print_deal(document: Document) -> None:
+    found = document["deal"]
+    worth = "no amount" if found["amount"] is None else _worth(found["amount"], found["currency"])
+    click.echo(f"{found['id']}: {found['name'] or NO_VALUE}, {found['state']}, {found['stage'] or 'no stage'}, {worth}")
+    click.echo(f"account {found['account'] or 'not known yet'}, owner {found['owner'] or NO_VALUE}")
+    for conversion in document["conversions"]:
+        waits = f", waits for {conversion['waits_for']}" if "waits_for" in conversion else ""
+        worth = "" if waits else f", {_worth(conversion['amount'], conversion['currency'])}"
+        click.echo(f"\n{conversion['kind']} at {conversion['at']}{worth}{waits}")
+        if not waits:
+            show(list(_touch_lines(conversion)), "table")
+
+
+def _worth(amount: int, currency: str) -> str:
+    return f"{money(amount, currency)} {currency}"
+
+
+def _touch_lines(conversion: Document) -> Iterator[Row]:
+    """A line for each touch: when, who, what, and its share under each model."""
+    for touch in conversion["touches"]:
+        source = " / ".join(each for each in (touch["channel"], touch["source"], touch["campaign"]) if each)
+        who = {"at": touch["at"], "person": touch["person"], "kind": touch["kind"], "from": source}
+        yield {**who, "stage": touch["funnel_stage"], **_shares(touch["credits"], conversion)}
+    if conversion["unattributed"]:
+        none = {"at": "", "person": "", "kind": "unattributed", "from": "", "stage": ""}
+        yield {**none, **_shares(conversion["unattributed"], conversion)}
+
+
+def _shares(credits: Document, conversion: Document) -> dict[str, str]:
+    """Each model's amount; its part of the conversion when that is worth nothing."""
+    if conversion["amount"]:
+        return {name: money(credits.get(name, {}).get("amount", 0), conversion["currency"]) for name in MODELS}
+    return {name: f"{credits.get(name, {}).get('count', 0) / 10_000:.2f} %" for name in MODELS}
+
+
+@report.command()
+@click.argument("account")
+@in_style
+def journey(account: str, style: Style) -> None:
+    """An account's touches, people and deals."""
+    document = on_tables(lambda redis, settings: reports.journey(redis, settings, account))
+    if style == "table":
+        _print_journey(document)
+    else:
+        show(document["touches"], style, ("at", "id", "person", "kind"), document=document)
+
+
+def _print_journey(document: Document) -> None:
+    if document["merged_from"]:
+        click.echo(f"{document['merged_from']} was merged into {document['account']}.")
+    click.echo(f"{document['account']}: {len(document['touches'])} touches")
+    for title, rows, names in (
+        ("people", document["people"], ("person", "lead_at")),
+        ("deals", document["deals"], ("id", "name", "state", "stage", "amount", "currency", "created_at")),
+        ("touches", document["touches"], _TOUCH_COLUMNS),
+    ):
+        if rows:
+            click.echo(f"\n{title}")
+            show([{name: row.get(name) for name in names} for row in rows], "table")
+
+
+_TOUCH_COLUMNS = (
+    "at",
+    "person",
+    "kind",
+    "team",
+    "channel",
+    "source",
+    "campaign",
+    "landing_page",
+    "rep",
+    "pages",
+    "seconds",
+)
+
+
+@report.command()
+@in_style
+def pipeline(style: Style) -> None:
+    """Open deals by stage."""
+    show(on_tables(reports.pipeline), style, ("stage", "count", "amount", "currency"))
+
+
+@report.command()
+@in_style
+def waiting(style: Style) -> None:
+    """What is not in the totals yet, and what it waits for."""
+    show(on_tables(reports.waiting), style, ("kind", "deal", "refund", "reason"))
+
+
+@report.command()
+@click.option("--partitions", is_flag=True, help="A row for each partition.")
+@in_style
+def lanes(partitions: bool, style: Style) -> None:
+    """How far the lanes are, what lags, and how fast they go."""
+    rows = on_tables(lambda redis, settings: reports.lanes(redis, settings, partitions))
+    if style == "table":
+        rows = [{name: value for name, value in row.items() if name != "topics"} for row in rows]
+    show(rows, style)

@@ -1,0 +1,137 @@
+"""A worker beside real servers, facts for it, and the commands as scripts call them."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from click.testing import CliRunner, Result
+
+from models import facts
+from models.settings import Settings
+from models.times import parse_instant
+from streams import cli
+from streams.load import connected
+
+Fact = tuple[str, dict[str, Any]]
+"""A topic and what is sent to it."""
+
+ROOT = Path(__file__).parents[1]
+RECORDED_AT = parse_instant("2030-01-01", "test")
+
+
+class Place:
+    """Settings of a test, as commands and workers find them: in the environment and a file."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        config = folder / "touchline.toml"
+        config.write_text(f'topic_prefix = "{settings.topic_prefix}"\npartitions = {settings.partitions}\n')
+        self.environ = {
+            "TOUCHLINE_KAFKA": settings.kafka.bootstrap,
+            "TOUCHLINE_REDIS": settings.redis.url,
+            "TOUCHLINE_CONFIG": str(config),
+        }
+
+    def run(self, *arguments: str, code: int = 0) -> Result:
+        """The result of a command, which ends with this code."""
+        result = CliRunner().invoke(cli.main, arguments, env=self.environ)
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    def rows(self, *arguments: str) -> Any:
+        """What a command prints as JSON."""
+        return json.loads(self.run(*arguments, "--format", "json").stdout)
+
+    def produce(self, some: Iterable[Fact]) -> None:
+        """Put facts into their topics, by key, as producers do."""
+        asyncio.run(self._produce(some))
+
+    async def _produce(self, some: Iterable[Fact]) -> None:
+        async with connected(self.settings) as sender:
+            for topic, body in some:
+                value = msgspec.json.encode(body)
+                key = facts.key_of(topic, facts.decode(topic, value, RECORDED_AT, self.settings))
+                await sender.send(topic, [(key.encode(), value)])
+            await sender.flush()
+
+    @contextmanager
+    def worker(self) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker for the length of a block."""
+        with (self.folder / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                (sys.executable, "-m", "streams.cli", "worker"),
+                env={**os.environ, **self.environ, "TOUCHLINE_INSTANCE": "test"},
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def page(id: str, at: str, visitor: str, url: str, **more: Any) -> Fact:
+    """A page view."""
+    context = {"page": {"url": url}}
+    return "page-views", {
+        "type": "page", "messageId": id, "timestamp": at, "anonymousId": visitor, "context": context, **more
+    }  # fmt: skip
+
+
+def identify(id: str, at: str, visitor: str, email: str) -> Fact:
+    """An identify call."""
+    return "identities", {
+        "type": "identify", "messageId": id, "timestamp": at, "anonymousId": visitor, "userId": email
+    }  # fmt: skip
+
+
+def touch(id: str, at: str, person: str, kind: str, **more: Any) -> Fact:
+    """A touch that another system recorded."""
+    return "touches", {"touchId": id, "timestamp": at, "person": person, "kind": kind, **more}
+
+
+def deal(id: str, at: str, message: str, **more: Any) -> Fact:
+    """A deal change."""
+    return "deal-changes", {"dealId": id, "timestamp": at, "messageId": message, **more}
+
+
+def refund(id: str, at: str, of: str, amount: str) -> Fact:
+    """A refund."""
+    return "billing", {"type": "refund", "messageId": id, "timestamp": at, "dealId": of, "amount": amount}
+
+
+def account(id: str, at: str, message: str, **more: Any) -> Fact:
+    """An account change."""
+    return "account-changes", {"account": id, "timestamp": at, "messageId": message, **more}
+
+
+STORY: tuple[Fact, ...] = (
+    page("p1", "2026-04-01T10:00:00Z", "v1", "https://site.example/pricing?utm_source=google&utm_medium=cpc"),
+    page("p2", "2026-04-01T10:05:00Z", "v1", "https://site.example/demo"),
+    identify("i1", "2026-04-01T10:06:00Z", "v1", "ann@acme.com"),
+    touch("t1", "2026-04-05T09:00:00Z", "ann@acme.com", "call", rep="Bo"),
+    touch("t2", "2026-04-06T09:00:00Z", "bob@acme.org", "webinar", campaign="Spring"),
+    account("acme.com", "2026-04-02T00:00:00Z", "a1", domains=["acme.org"]),
+    deal("D1", "2026-04-10T00:00:00Z", "d1", account="acme.com", name="Big", amount="1000.00", stage="demo"),
+    deal("D1", "2026-04-20T00:00:00Z", "d2", stage="closed_won"),
+    refund("r1", "2026-05-02T00:00:00Z", "D1", "100.00"),
+    deal("D2", "2026-04-11T00:00:00Z", "d3", account="beta.io", amount="500", stage="proposal"),
+    deal("D3", "2026-04-12T00:00:00Z", "d4", account="gamma.io", amount="50", currency="EUR", stage="proposal"),
+    refund("r2", "2026-05-03T00:00:00Z", "D2", "1"),
+)
+"""An ad, a call and a webinar bring acme.com a deal of 1000.00, of which 100.00 is paid back in May."""

@@ -1,0 +1,119 @@
+"""Weights and shares: the worked examples, and the laws that every model keeps."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.attribution import (
+    MILLION,
+    MODELS,
+    POSITION_MODELS,
+    Path,
+    apportion,
+    position_weights,
+    time_decay_weights,
+)
+from models.times import DAY
+
+
+def weights(model: str, path: Path) -> list[Fraction] | None:
+    """A position model's weights as parts of one."""
+    found = POSITION_MODELS[model](path)
+    return None if found is None else [Fraction(weight, sum(found)) for weight in found]
+
+
+def percent(*parts: object) -> list[Fraction]:
+    """Percentages as parts of one."""
+    return [Fraction(str(part)) / 100 for part in parts]
+
+
+def test_position_based_halves_an_amount_between_two_touches() -> None:
+    found = POSITION_MODELS["position_based"](Path(2, 1, None, None, None))
+
+    assert found is not None
+    assert apportion(6650, found) == [3325, 3325]
+
+
+def test_time_decay_of_the_worked_example() -> None:
+    found = time_decay_weights([9 * DAY, 6 * DAY, 0, 0], 7 * DAY)
+
+    assert apportion(5000, found) == [692, 932, 1688, 1688]
+
+
+def test_linear_gives_the_odd_cent_to_the_earliest_touch() -> None:
+    assert apportion(10_000_000, [1, 1, 1]) == [3333334, 3333333, 3333333]
+
+
+def test_a_negative_amount_is_shared_as_the_positive_one_is() -> None:
+    assert apportion(-1001, [1, 1, 1]) == [-334, -334, -333]
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "expected"),
+    [
+        ("first_touch", Path(3, 1, 0, None, None), percent(100, 0, 0)),
+        ("last_touch", Path(3, 1, 0, None, None), percent(0, 0, 100)),
+        ("last_non_direct", Path(3, 1, 0, None, None), percent(0, 100, 0)),
+        ("lead_creation", Path(3, 1, 2, None, None), percent(0, 0, 100)),
+        ("opportunity_creation", Path(3, 1, 0, 1, None), percent(0, 100, 0)),
+        ("position_based", Path(1, 0, 0, None, None), percent(100)),
+        ("position_based", Path(4, 3, 0, None, None), percent(40, 10, 10, 40)),
+        ("u_shaped", Path(4, 3, 1, None, None), percent(40, 40, 10, 10)),
+        ("u_shaped", Path(2, 1, 1, None, None), percent(50, 50)),
+        ("u_shaped", Path(3, 2, None, None, None), percent(80, 10, 10)),
+        ("w_shaped", Path(5, 4, 1, 3, None), percent(30, 30, 5, 30, 5)),
+        ("w_shaped", Path(3, 2, 0, None, None), percent(90, 5, 5)),
+        ("full_path", Path(5, 4, 1, 3, 4), percent("22.5", "22.5", 10, "22.5", "22.5")),
+        ("full_path", Path(2, 1, 0, 1, 1), percent(50, 50)),
+    ],
+)
+def test_positions_collect_what_they_hold_and_the_rest_is_shared(
+    model: str, path: Path, expected: list[Fraction]
+) -> None:
+    assert weights(model, path) == expected
+
+
+@pytest.mark.parametrize(("model", "path"), [("lead_creation", Path(2, 1, None, 0, 1)), ("opportunity_creation", Path(2, 1, 0, None, 1))])
+def test_a_model_none_of_whose_positions_exists_earns_nobody_anything(model: str, path: Path) -> None:
+    assert weights(model, path) is None
+
+
+places = st.integers(1, 12).flatmap(
+    lambda n: st.builds(
+        Path,
+        st.just(n),
+        st.integers(0, n - 1),
+        *(st.none() | st.integers(0, n - 1) for _ in range(3)),
+    )
+)
+
+
+@given(path=places, amount=st.integers(-(10**12), 10**12))
+def test_credits_of_every_model_add_up_to_the_conversion(path: Path, amount: int) -> None:
+    for found in position_weights(path):
+        if found is not None:
+            assert sum(apportion(amount, found)) == amount
+            assert sum(apportion(MILLION, found)) == MILLION
+            assert min(found) >= 0
+
+
+@given(ages=st.lists(st.integers(-DAY, 400 * DAY), min_size=1, max_size=12), amount=st.integers(0, 10**12))
+def test_time_decay_adds_up_and_never_gives_an_older_touch_more(ages: list[int], amount: int) -> None:
+    found = time_decay_weights(ages, 7 * DAY)
+
+    assert sum(apportion(amount, found)) == amount
+    by_age = [weight for _, weight in sorted(zip(ages, found, strict=True))]
+    assert by_age == sorted(by_age, reverse=True)
+
+
+@given(st.integers(1, 400))
+def test_time_decay_halves_exactly_each_half_life(halvings: int) -> None:
+    older, newer = time_decay_weights([7 * DAY * halvings, 0], 7 * DAY)
+
+    assert older == newer >> halvings
+
+
+def test_every_model_has_a_name_of_its_own() -> None:
+    assert len(set(MODELS)) == 11

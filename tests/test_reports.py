@@ -1,0 +1,301 @@
+"""Reports on the totals of a small story, as a worker made them on real Kafka and Redis."""
+
+import csv
+import io
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from models.attribution import MODELS
+from models.channels import Origin
+from models.sessions import Hit
+from models.settings import Kafka, Settings
+from models.settings import Redis as RedisSettings
+from models.times import MINUTE
+from streams import embedded, reports
+from streams.journeys import visits_of
+from streams.printing import money
+from tests.running import STORY, Place
+
+
+@pytest.fixture(scope="module")
+def story(
+    kafka: embedded.Server, redis_server: embedded.Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """The story, in the totals; its worker goes on running."""
+    with Redis.from_url(redis_server.address) as redis:
+        redis.flushall()
+    settings = Settings(
+        kafka=Kafka(bootstrap=kafka.address),
+        redis=RedisSettings(url=redis_server.address),
+        partitions=3,
+        topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
+    )
+    place = Place(settings, tmp_path_factory.mktemp("story"))
+    place.run("topics", "--create")
+    place.produce(STORY)
+    with place.worker():
+        place.run("wait", "--timeout", "60")
+        yield place
+
+
+def test_credits_of_a_win_and_its_refund_add_up_in_every_model(story: Place) -> None:
+    for model in MODELS:
+        rows = story.rows("report", "credits", "--model", model, "--by", "channel")
+
+        assert sum(row["amount"] for row in rows) == 90_000
+        assert sum(row["count"] for row in rows) == 1_000_000
+
+
+def test_credits_name_the_dimension_as_it_was_asked_for(story: Place) -> None:
+    rows = story.rows("report", "credits", "--model", "linear", "--by", "landing-page")
+
+    assert rows == [
+        {"period": "total", "landing-page": None, "count": 666_666, "amount": 60_000, "currency": "USD"},
+        {"period": "total", "landing-page": "/pricing", "count": 333_334, "amount": 30_000, "currency": "USD"},
+    ]
+
+
+@pytest.mark.parametrize("by", ["stage", "funnel-stage", "funnel_stage", "Touch-Kind", "kind"])
+def test_a_dimension_has_several_names(story: Place, by: str) -> None:
+    rows = story.rows("report", "credits", "--model", "linear", "--by", by)
+
+    assert sum(row["amount"] for row in rows) == 90_000
+    assert all(by in row for row in rows)
+
+
+def test_a_refund_is_in_its_own_month_and_counts_no_conversion(story: Place) -> None:
+    rows = story.rows("report", "credits", "--model", "first_touch", "--by", "source", "--grain", "month")
+
+    assert [(row["period"], row["source"], row["count"], row["amount"]) for row in rows] == [
+        ("2026-04", "google", 1_000_000, 100_000),
+        ("2026-05", "google", 0, -10_000),
+    ]
+
+
+def test_from_and_to_are_days_and_included(story: Place) -> None:
+    asked = ("report", "credits", "--model", "linear", "--by", "channel", "--grain", "day")
+
+    days = {row["period"] for row in story.rows(*asked, "--from", "2026-04-20", "--to", "2026-05-02")}
+    before = story.rows(*asked, "--to", "2026-04-19")
+
+    assert days == {"2026-04-20", "2026-05-02"}
+    assert before == []
+
+
+def test_leads_and_opportunities_are_counted_too(story: Place) -> None:
+    leads = story.rows("report", "credits", "--model", "linear", "--by", "kind", "--conversion", "lead")
+    opportunities = story.rows("report", "credits", "--model", "linear", "--by", "team", "--conversion", "opportunity")
+
+    assert sum(row["count"] for row in leads) == 2_000_000
+    assert sum(row["count"] for row in opportunities) == 2_000_000
+    assert sum(row["amount"] for row in opportunities) == 150_000
+    assert {row["team"] for row in opportunities} == {"marketing", "sales", "unattributed"}
+
+
+def test_rows_are_ordered_by_period_then_the_greatest_amount(story: Place) -> None:
+    rows = story.rows("report", "credits", "--model", "time_decay", "--by", "channel", "--grain", "month")
+
+    order = [(row["period"], -row["amount"], -row["count"]) for row in rows]
+    assert order == sorted(order)
+
+
+def test_models_stand_side_by_side(story: Place) -> None:
+    rows = story.rows("report", "compare", "--models", "first_touch,last_touch", "--by", "channel")
+
+    assert rows[0] == {
+        "period": "total",
+        "channel": "paid_search",
+        "first_touch": {"count": 1_000_000, "amount": 90_000},
+        "last_touch": {"count": 0, "amount": 0},
+        "currency": "USD",
+    }
+    assert rows[1]["last_touch"] == {"count": 1_000_000, "amount": 90_000}
+
+
+def test_csv_is_flat_with_numbers_as_they_are(story: Place) -> None:
+    compared = story.run("report", "compare", "--models", "linear", "--by", "campaign", "--format", "csv").stdout
+    empty = story.run(
+        "report", "credits", "--model", "linear", "--by", "rep", "--to", "2020-01-01", "--format", "csv"
+    ).stdout
+
+    rows = list(csv.DictReader(io.StringIO(compared)))
+    assert [(row["campaign"], row["linear.amount"]) for row in rows] == [("", "60000"), ("Spring", "30000")]
+    assert empty == "period,rep,count,amount,currency\n"
+
+
+def test_tables_are_for_people(story: Place) -> None:
+    table = story.run("report", "credits", "--model", "linear", "--by", "campaign").stdout
+
+    assert table.splitlines()[1].split() == ["total", "(none)", "0.666667", "600.00", "USD"]
+
+
+def test_a_deal_shows_its_touches_and_what_each_earned(story: Place) -> None:
+    document = story.rows("report", "deal", "D1")
+
+    assert document["deal"]["account"] == "acme.com"
+    assert document["deal"]["state"] == "won"
+    assert [each["kind"] for each in document["conversions"]] == ["opportunity", "won", "refund"]
+    won, back = document["conversions"][1:]
+    assert [(touch["id"], touch["person"], touch["funnel_stage"]) for touch in won["touches"]] == [
+        ("p1", "ann@acme.com", "awareness"),
+        ("t1", "ann@acme.com", "consideration"),
+        ("t2", "bob@acme.org", "consideration"),
+    ]
+    assert [touch["credits"]["linear"]["amount"] for touch in won["touches"]] == [33_334, 33_333, 33_333]
+    assert [touch["credits"]["linear"]["amount"] for touch in back["touches"]] == [-3334, -3333, -3333]
+    assert set(won["touches"][0]["credits"]) >= {"first_touch", "linear", "lead_creation"}
+
+
+def test_the_credits_of_deals_add_up_to_the_totals(story: Place) -> None:
+    won = [each for each in story.rows("report", "deal", "D1")["conversions"] if each["kind"] in ("won", "refund")]
+    by_channel: dict[str, int] = {}
+    for each in won:
+        for touch in each["touches"]:
+            earned = touch["credits"].get("w_shaped", {"amount": 0})["amount"]
+            by_channel[touch["channel"]] = by_channel.get(touch["channel"], 0) + earned
+
+    rows = story.rows("report", "credits", "--model", "w_shaped", "--by", "channel")
+
+    assert {row["channel"]: row["amount"] for row in rows} == by_channel
+
+
+def test_a_deal_without_touches_is_unattributed(story: Place) -> None:
+    document = story.rows("report", "deal", "D2")
+
+    (opportunity,) = document["conversions"]
+    assert opportunity["touches"] == []
+    assert opportunity["unattributed"]["linear"] == {"count": 1_000_000, "amount": 50_000}
+
+
+def test_a_deal_that_waits_for_a_rate_says_so(story: Place) -> None:
+    document = story.rows("report", "deal", "D3")
+
+    assert document["conversions"][0]["waits_for"] == "a rate from EUR to USD"
+    assert "waits for a rate from EUR to USD" in story.run("report", "deal", "D3").stdout
+
+
+def test_a_deal_on_the_terminal_shows_every_model(story: Place) -> None:
+    printed = story.run("report", "deal", "D1").stdout
+
+    assert "D1: Big, won, closed_won, 1,000.00 USD" in printed
+    assert "paid_search / google" in printed
+    assert "333.34" in printed
+
+
+def test_a_journey_has_touches_pages_people_and_deals(story: Place) -> None:
+    document = story.rows("report", "journey", "www.acme.com")
+
+    assert document["account"] == "acme.com"
+    assert document["merged_from"] is None
+    assert [each["person"] for each in document["people"]] == ["ann@acme.com", "bob@acme.org"]
+    assert [each["id"] for each in document["deals"]] == ["D1"]
+    first, call, webinar = document["touches"]
+    assert (first["kind"], first["pages"], first["seconds"]) == ("web_session", 2, 300.0)
+    assert first["paths"] == ["/pricing", "/demo"]
+    assert (call["rep"], webinar["person"]) == ("Bo", "bob@acme.org")
+
+
+def test_an_account_that_belongs_to_another_answers_for_it(story: Place) -> None:
+    document = story.rows("report", "journey", "acme.org")
+
+    assert (document["account"], document["merged_from"]) == ("acme.com", "acme.org")
+    assert len(document["touches"]) == 3
+    assert "acme.org was merged into acme.com" in story.run("report", "journey", "acme.org").stdout
+
+
+def test_the_pipeline_holds_open_deals_by_stage(story: Place) -> None:
+    assert story.rows("report", "pipeline") == [{"stage": "proposal", "count": 1, "amount": 50_000, "currency": "USD"}]
+
+
+def test_what_waits_is_listed_with_its_reason(story: Place) -> None:
+    rows = story.rows("report", "waiting")
+
+    assert [(row["kind"], row["deal"], row["refund"]) for row in rows] == [
+        ("opportunity", "D3", None),
+        ("pipeline", "D3", None),
+        ("refund", "D2", "r2"),
+    ]
+    assert "no rate from EUR to USD" in rows[0]["reason"]
+
+
+def test_lanes_are_where_kafka_ends(story: Place) -> None:
+    rows = story.rows("report", "lanes")
+    by_partition = story.rows("report", "lanes", "--partitions")
+
+    assert [(row["lane"], row["facts"], row["lag"]) for row in rows] == [
+        ("visitors", 3, 0),
+        ("members", 8, 0),
+        ("accounts", 1, 0),
+    ]
+    assert all(row["workers"] == ["test"] and row["outbox"] == 0 and row["messages_lag"] == 0 for row in rows)
+    assert len(by_partition) == 9
+    assert sum(row["facts"] for row in by_partition) == 12
+    assert "topics" not in story.run("report", "lanes").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("deal", "nothing"), "no deal nothing is known"),
+        (("journey", "nobody.example"), "no account nobody.example is known"),
+        (("journey", "ann@acme.com"), "the person ann@acme.com belongs to the account acme.com"),
+    ],
+)
+def test_what_is_not_known_is_said_in_one_line(story: Place, arguments: tuple[str, ...], words: str) -> None:
+    result = story.run("report", *arguments, code=3)
+
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "magic", "--by", "channel"), "model: expected one of first_touch"),
+        (("--model", "linear", "--by", "shoe"), "by: expected one of channel"),
+        (("--model", "linear", "--by", "channel", "--from", "soon"), "from: expected a day"),
+        (("--model", "linear", "--by", "channel", "--conversion", "x"), "conversion: expected one of lead"),
+        (("--model", "linear", "--by", "channel", "--grain", "year"), "grain: expected one of total"),
+    ],
+)
+def test_wrong_input_is_named(story: Place, arguments: tuple[str, ...], words: str) -> None:
+    assert words in story.run("report", "credits", *arguments, code=2).stderr
+
+
+def test_null_is_none_and_last_among_equals() -> None:
+    sums: reports.Sums = {
+        ("total", None): [1, 5],
+        ("total", "b"): [1, 5],
+        ("total", "a"): [2, 5],
+        ("total", "c"): [0, 0],
+    }
+
+    assert [value for (_, value), _ in reports._sorted(sums)] == ["a", "b", None]
+
+
+def test_each_touch_of_a_session_has_the_pages_up_to_the_next() -> None:
+    ad, news = Origin("google", "cpc", "", "", ""), Origin("news", "email", "", "", "")
+    hits = [
+        Hit(0, "a", ad, "/", None),
+        Hit(MINUTE, "b", None, "/pricing", None),
+        Hit(3 * MINUTE, "c", news, "/blog", None),
+        Hit(4 * MINUTE, "d", ad, "/demo", None),
+    ]
+
+    assert [tuple(visit) for visit in visits_of(hits)] == [
+        ("a", ["/", "/pricing"], 180.0),
+        ("c", ["/blog", "/demo"], 60.0),
+    ]
+
+
+def test_money_has_the_decimals_of_its_currency() -> None:
+    assert [money(123_456, "USD"), money(-5, "USD"), money(1234, "JPY"), money(1, "KWD")] == [
+        "1,234.56",
+        "-0.05",
+        "1,234",
+        "0.001",
+    ]
