@@ -42,6 +42,8 @@ LARGEST_REQUEST_BYTES = 48 * 1024 * 1024
 DRAIN_SECONDS = 6.0
 LINGER_FACTOR = 4.0
 LONGEST_LINGER_SECONDS = 0.25
+LONGEST_STEP_SECONDS = 0.2
+LEAST_RECORDS = 20
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 AWAY = (RedisConnectionError, RedisTimeoutError, KafkaError, OSError)
 """What a server that is away raises: waited for, never fatal."""
@@ -103,6 +105,7 @@ class LaneService:
         self.paused = ""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._linger_seconds = self.settings.lanes.linger_ms / 1000
+        self._most_records = self.settings.lanes.batch_facts
         self._redis = redis
         self._build = lanes.builder(rules)
         self._tables: dict[int, Tables] = {}
@@ -156,6 +159,7 @@ class LaneService:
         places = {
             self._place(topic, partition): offset
             for partition in self.partitions
+            if partition in self._tables
             for topic, offset in self._tables[partition].book.offsets.items()
         }
         mine = {place: offset for place, offset in places.items() if place in self.consumer.assignment()}
@@ -246,7 +250,7 @@ class LaneService:
         await self._gather()
         topics = (self.lane.internal,) if self.paused else self.topics
         places = [self._place(topic, partition) for topic in topics]
-        polled = await self.consumer.getmany(*places, timeout_ms=200, max_records=self.settings.lanes.batch_facts)
+        polled = await self.consumer.getmany(*places, timeout_ms=200, max_records=self._most_records)
         prefix = len(self.settings.topic_prefix)
         return {place.topic[prefix:]: records for place, records in polled.items() if records}
 
@@ -260,6 +264,12 @@ class LaneService:
         await asyncio.sleep(self._linger_seconds)
         late = time.perf_counter() - begun - self._linger_seconds
         self._linger_seconds = min(max(self.settings.lanes.linger_ms / 1000, LINGER_FACTOR * late), LONGEST_LINGER_SECONDS)
+
+    def _pace(self, items: int, seconds: float) -> None:
+        """Take fewer records at once where each costs more, so that no step holds the worker up for long."""
+        if items:
+            affordable = int(LONGEST_STEP_SECONDS / max(seconds / items, 1e-6))
+            self._most_records = min(max(affordable, LEAST_RECORDS), self.settings.lanes.batch_facts)
 
     async def _settle(self, tables: Tables, published: int) -> int:
         """Nothing to do: put down what is published, and that the lane stands still if it shall."""
@@ -275,6 +285,7 @@ class LaneService:
         entities = await tables.load({item.entity for item in intake.items}, self._build)
         begun = time.perf_counter()
         batch = lanes.step(intake.items, entities)
+        self._pace(len(intake.items), time.perf_counter() - begun)
         batch.refusals.extend(intake.refusals)
         batch.messages.extend(intake.forwards)
         outbox = [pack(each) for each in self._outgoing(tables, batch)]

@@ -60,7 +60,7 @@ class Place:
             for topic, body in some:
                 value = msgspec.json.encode(body)
                 key = facts.key_of(topic, facts.decode(topic, value, RECORDED_AT, self.settings))
-                await sender.send(topic, [(key.encode(), value)])
+                await sender.send(topic, [(key, value)])
             await sender.flush()
 
     @contextmanager

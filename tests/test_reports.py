@@ -122,7 +122,7 @@ def test_csv_is_flat_with_numbers_as_they_are(story: Place) -> None:
     ).stdout
 
     rows = list(csv.DictReader(io.StringIO(compared)))
-    assert [(row["campaign"], row["linear.amount"]) for row in rows] == [("", "60000"), ("Spring", "30000")]
+    assert [(row["campaign"], row["linear.amount"]) for row in rows] == [("", "60000"), ("spring", "30000")]
     assert empty == "period,rep,count,amount,currency\n"
 
 
@@ -224,6 +224,7 @@ def test_what_waits_is_listed_with_its_reason(story: Place) -> None:
 def test_lanes_are_where_kafka_ends(story: Place) -> None:
     rows = story.rows("report", "lanes")
     by_partition = story.rows("report", "lanes", "--partitions")
+    print(rows)
 
     assert [(row["lane"], row["facts"], row["lag"]) for row in rows] == [
         ("visitors", 3, 0),
