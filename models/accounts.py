@@ -95,7 +95,7 @@ class Journey:
             del self.by_path[path]
 
 
-def _order(touch: Touch) -> tuple[int, str]:
+def _order(touch: Touch) -> tuple[int, str, str, str]:
     return touch.order
 
 

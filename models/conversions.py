@@ -91,7 +91,7 @@ def _at(touch: Touch) -> int:
     return touch.at
 
 
-def _order(touch: Touch) -> tuple[int, str]:
+def _order(touch: Touch) -> tuple[int, str, str, str]:
     return touch.order
 
 
@@ -108,9 +108,9 @@ def _place(touches: Sequence[Touch], moment: int | None) -> int | None:
     return number - 1 if number else None
 
 
-def funnel_stage(at: int, kind: str, milestones: Milestones) -> str:
+def funnel_stage(at: int, milestones: Milestones) -> str:
     """Awareness up to the lead moment, consideration up to the deal's creation, then decision."""
-    if kind == "lead" or (milestones.lead is not None and at <= milestones.lead):
+    if milestones.lead is not None and at <= milestones.lead:
         return "awareness"
     if milestones.opportunity is not None and at <= milestones.opportunity:
         return "consideration"
@@ -130,7 +130,7 @@ def credits_of(
         _add_counts(numbers, weighed_at, touches, milestones, rules)
     if conversion.amount:
         _add_amounts(numbers, conversion.amount, weighed_at, touches, milestones, rules)
-    stages = [funnel_stage(touch.at, conversion.kind, milestones) for touch in touches]
+    stages = [funnel_stage(touch.at, milestones) for touch in touches]
     earned = zip((*touches, None), (*stages, UNATTRIBUTED), numbers, strict=True)
     return [Credit(*each) for each in earned if each[2]]
 

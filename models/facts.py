@@ -185,6 +185,7 @@ class _Campaign(Struct):
 
 class _Page(Struct):
     url: str | None = None
+    path: str | None = None
     referrer: str | None = None
     search: str | None = None
 
@@ -201,6 +202,7 @@ class _Context(Struct):
 
 class _Properties(Struct):
     url: str | None = None
+    path: str | None = None
     referrer: str | None = None
     search: str | None = None
     email: Scalar = None
@@ -367,7 +369,7 @@ def _page(raw: _Segment) -> tuple[str, str]:
     """URL (with its search) and referrer: the properties' before the context's."""
     properties = raw.properties or _NO_PROPERTIES
     page = (raw.context.page if raw.context else None) or _NO_PAGE
-    url = properties.url or page.url or ""
+    url = properties.url or page.url or properties.path or page.path or ""
     search = properties.search or page.search
     if search and "?" not in url:
         url = f"{url}?{search.lstrip('?')}"
@@ -438,12 +440,12 @@ def _read_identify(raw: _Segment, at: int, settings: Settings) -> Identification
 
 def _read_alias(raw: _Segment, at: int, settings: Settings) -> Identification:
     user, previous = person_id(raw.userId, settings), person_id(raw.previousId, settings)
-    if raw.previousId is None:
-        raise BadInput("identities.previousId", "the id that is now userId", None)
+    if raw.previousId is None or raw.userId is None:
+        raise BadInput("identities.previousId", "the id that is now userId", raw.messageId)
     links = ((previous, user),) if user and previous and user != previous else ()
     names = tuple(dict.fromkeys(name for name in (user, previous) if name))
     key = _visitor(raw, user or previous, IDENTITIES)
-    other = as_text(raw.previousId).strip() if user else ""
+    other = as_text(raw.previousId).strip() if user and previous else ""
     return Identification(at, raw.messageId, key, user, names, links, None, other or None)
 
 

@@ -74,7 +74,7 @@ def roots_of(links: Iterable[Link], most_emails: int) -> dict[str, Root]:
     standing = sorted(without_shared(links, most_emails))
     parents: dict[str, Link] = {}
     for link in standing:
-        if _end(link.target, parents) != link.source:
+        if link.source not in _way(link.target, parents):
             parents[link.source] = link
     named = {name for link in standing for name in (link.source, link.target)}
     return {name: Root(_end(name, parents), parents[name].at if name in parents else 0) for name in named}
@@ -91,10 +91,17 @@ def without_shared(links: Iterable[Link], most_emails: int) -> list[Link]:
     return [link for link in kept if not (link.source in shared and "@" in link.target)]
 
 
-def _end(name: str, parents: Mapping[str, Link]) -> str:
+def _way(name: str, parents: Mapping[str, Link]) -> list[str]:
+    """The ids from this one to the end of its links."""
+    way = [name]
     while name in parents:
         name = parents[name].target
-    return name
+        way.append(name)
+    return way
+
+
+def _end(name: str, parents: Mapping[str, Link]) -> str:
+    return _way(name, parents)[-1]
 
 
 _HOST = re.compile(r"^(?:[a-z][a-z0-9+.-]*://)?(?:[^/?#@]*@)?([^/?#:]+)", re.IGNORECASE)

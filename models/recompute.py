@@ -371,10 +371,9 @@ def _form_touch(fill: FormFill, visitor: _Visitor, arrive: Arrive, rules: Rules)
     before = [session for session in visitor.sessions if session[0][:2] <= order]
     if before and named.at - max(hit for hit in before[-1] if hit[:2] <= order).at < rules.gap:
         opened, origin = current_source(before[-1], order)
-        return make(origin, opened.path or None)
+        return make(origin, opened.path)
     arrival = arrive(fill.url, fill.referrer, fill.utm)
-    origin = arrival.origin or DIRECT
-    return make(origin, arrival.path or None)
+    return make(arrival.origin or DIRECT, arrival.path)
 
 
 def _standing(forms: list[_Form], fact: TouchFact | None, rules: Rules) -> Iterator[Owned]:

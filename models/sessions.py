@@ -48,7 +48,7 @@ Arrive = Callable[[str, str, Utm | None], Arrival]
 
 def arrivals(rules: Rules) -> Arrive:
     """The function (url, referrer, utm) → Arrival under these rules, with its memory."""
-    site = lru_cache(maxsize=50_000)(lambda host: rules.registrable(host) or host)
+    site = lru_cache(maxsize=50_000)(lambda host: rules.registrable(host) or "")
     own = {name.lower() for name in rules.settings.own_domains}
     excluded = {name.lower() for name in rules.settings.excluded_referrers}
 
@@ -58,7 +58,7 @@ def arrivals(rules: Rules) -> Arrive:
             return ""
         domain = site(came_from)
         outside = domain != site(host) and not _parents(came_from) & own and domain not in own
-        return domain if outside and "." in domain else ""
+        return domain if outside else ""
 
     @lru_cache(maxsize=100_000)
     def arrive(url: str, referrer: str, utm: Utm | None) -> Arrival:
@@ -77,8 +77,8 @@ def _parents(host: str) -> set[str]:
 
 def _path(place: str) -> str:
     rest = place.partition("://")[2]
-    path = rest[rest.find("/") :] if "/" in rest else ""
-    return (path if "://" in place else place) or "/"
+    path = rest[rest.find("/") :] if "/" in rest else "/"
+    return path if "://" in place else place
 
 
 def _origin(query: str, utm: Utm | None, referrer: str) -> Origin | None:
@@ -161,7 +161,7 @@ def web_touches(session: Sequence[Hit], visitor: str, rules: Rules) -> list[Touc
     return [site_touch(hit.at, hit.id, WEB_SESSION, origin, hit.path, visitor, rules) for hit, origin in opened]
 
 
-def current_source(session: Sequence[Hit], at: int) -> Opened:
-    """The source that was current at `at`, the session's direct arrival where there is none."""
-    upto = [hit for hit in session if hit.at <= at]
+def current_source(session: Sequence[Hit], order: tuple[int, str]) -> Opened:
+    """The source current at the (time, id) of a fact, the session's direct arrival where there is none."""
+    upto = [hit for hit in session if hit[:2] <= order]
     return sources_of(upto).current or Opened(session[0], DIRECT)

@@ -52,9 +52,9 @@ class Touch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     visitor: str | None = None
 
     @property
-    def order(self) -> tuple[int, str]:
-        """Sorts touches of a journey, oldest first."""
-        return self.at, self.id
+    def order(self) -> tuple[int, str, str, str]:
+        """Sorts touches of a journey, oldest first; no two are equal, whatever ids visitors share."""
+        return self.at, self.id, self.kind, self.visitor or ""
 
 
 def team_of(kind: str) -> str:
@@ -63,7 +63,7 @@ def team_of(kind: str) -> str:
 
 
 def site_touch(
-    at: int, touch_id: str, kind: str, origin: Origin, landing_page: str | None, visitor: str, rules: Rules
+    at: int, touch_id: str, kind: str, origin: Origin, landing_page: str, visitor: str, rules: Rules
 ) -> Touch:
     """A touch on the site: a session's arrival or a form filled in under it."""
     source = origin.source or _PLATFORM_OF_CLICK_ID.get(origin.click_id) or origin.referrer
@@ -78,7 +78,7 @@ def site_touch(
         campaign=origin.campaign or None,
         term=origin.term or None,
         content=origin.content or None,
-        landing_page=landing_page,
+        landing_page=landing_page or None,
         click_id=origin.click_id or None,
         referrer=origin.referrer or None,
         visitor=visitor,

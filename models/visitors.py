@@ -201,7 +201,7 @@ class Visitor:
 
     def __init__(self, name: str, parts: Parts, site: Site) -> None:
         self.name = name
-        self.tag = tag_of(name)
+        self.tag = tag_of(f"visitor:{name}")
         self._site = site
         self.identifications: dict[str, Identification] = {}
         self.fills: dict[str, FormFill] = {}
@@ -565,16 +565,17 @@ class Visitor:
     def _form_touch(self, fill: FormFill) -> Touch:
         """The form fill as a touch, under the source that was current on the site."""
         named = fill.identification
-        number = self._session_at(named.at)
+        order = (named.at, named.id)
+        number = bisect_right(self.sessions, order, key=lambda session: session.hits[0][:2]) - 1
         hits: Sequence[Hit] = self.sessions[number].hits if number >= 0 else ()
-        before = [hit.at for hit in hits if hit.at <= named.at]
+        before = [hit.at for hit in hits if hit[:2] <= order]
         if before and named.at - before[-1] < self._site.rules.gap:
-            opened, origin = current_source(hits, named.at)
+            opened, origin = current_source(hits, order)
             return self._site_touch(fill, origin, opened.path)
         arrival = self._site.arrive(fill.url, fill.referrer, fill.utm)
-        return self._site_touch(fill, arrival.origin or DIRECT, arrival.path if fill.url else None)
+        return self._site_touch(fill, arrival.origin or DIRECT, arrival.path)
 
-    def _site_touch(self, fill: FormFill, origin: Origin, path: str | None) -> Touch:
+    def _site_touch(self, fill: FormFill, origin: Origin, path: str) -> Touch:
         named = fill.identification
         return site_touch(named.at, named.id, FORM_FILL, origin, path, self.name, self._site.rules)
 

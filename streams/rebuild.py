@@ -89,16 +89,14 @@ async def _open(redis: Any, settings: Settings) -> None:
 
 
 async def _taken_up(redis: Any, settings: Settings, token: str) -> None:
-    """Return when every owner has committed to its new book, or is gone.
+    """Return when every partition's owner has committed to its new book, or no worker lives.
 
     An owner with nothing to do would not notice that it was fenced; that it has to note
     the pause makes it commit, fail, and take its partition anew.
     """
     workers = list(await standing.workers(redis))
     give_up = time.monotonic() + TAKEN_UP_SECONDS
-    while time.monotonic() < give_up:
-        now = await standing.read_standing(redis, settings)
-        owned = standing.owned(await standing.heartbeats(redis, workers))
-        if all(now.paused.get(place) == token for place in owned):
+    while await standing.heartbeats(redis, workers) and time.monotonic() < give_up:
+        if (await standing.read_standing(redis, settings)).keeps(token):
             return
         await asyncio.sleep(POLL_SECONDS)

@@ -56,6 +56,10 @@ class Standing(NamedTuple):
                 topics[place[0]] = topics.get(place[0], 0) + lag
         return topics
 
+    def keeps(self, pause: str) -> bool:
+        """Every lane partition has put down this pause."""
+        return all(paused == pause for paused in self.paused.values())
+
     def same_facts(self, other: "Standing") -> bool:
         """Nothing was read, heard or said between the two."""
         return {place: _read_so_far(book) for place, book in self.books.items()} == {
@@ -140,13 +144,3 @@ async def heartbeats(redis: Any, keys: Iterable[str]) -> dict[str, dict[str, Any
     beats = await asyncio.gather(*(redis.get(each) for each in wanted))
     live = ((name, json.loads(beat)) for name, beat in zip(wanted, beats, strict=True) if beat)
     return {name: beat for name, beat in live if "lanes" in beat}
-
-
-def owned(beats: Mapping[str, Mapping[str, Any]]) -> set[LanePartition]:
-    """The lane partitions that live workers say they work on."""
-    return {
-        (lane, partition)
-        for beat in beats.values()
-        for lane, counters in beat["lanes"].items()
-        for partition in counters["partitions"]
-    }

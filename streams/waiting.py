@@ -150,15 +150,14 @@ async def _renew(redis: Any) -> None:
 
 
 async def still(redis: Any, settings: Settings, ends: ReadEnds, token: str) -> Standing:
-    """Where the lanes stand, once all that have a worker keep the pause and nothing is on its way.
+    """Where the lanes stand, once all keep the pause (or no worker lives) and nothing is on its way.
 
     Raises Unavailable when another took the pause over.
     """
-    keys = list(await standing.workers(redis))
+    workers = list(await standing.workers(redis))
     while True:
-        owned = standing.owned(await standing.heartbeats(redis, keys))
         now = await standing.drained(redis, settings, ends)
-        if now and all(now.paused.get(place) == token for place in owned):
+        if now and (now.keeps(token) or not await standing.heartbeats(redis, workers)):
             return now
         await check_pause(redis, token)
         await asyncio.sleep(POLL_SECONDS)

@@ -14,7 +14,7 @@ import json
 import random
 from collections.abc import Awaitable, Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -146,9 +146,7 @@ class World:
     def _identify(self, at: int) -> Arrival:
         visitor = self._random.choice(self._visits).visitor
         domain, person = visitor % self._domains, visitor // self._domains % 10
-        return identify(
-            self._visitors[visitor], f"u{domain}-{person}", f"p{person}@company{domain}.com", at, self._uuid()
-        )
+        return identify(self._visitors[visitor], f"u{domain}-{person}", f"p{person}@company{domain}.com", at)
 
     def _deal_change(self, at: int) -> Arrival:
         deal = self._random.randrange(len(self._stages))
@@ -156,7 +154,7 @@ class World:
         step = self._stages[deal] % (len(OPEN_STAGES) + 1)
         stage = OPEN_STAGES[step] if step < len(OPEN_STAGES) else self._random.choice(LAST_STAGES)
         amount = self._random.randrange(1_000, 90_000)
-        return deal_change(f"D{deal}", f"company{deal % self._domains}.com", stage, at, amount, self._uuid())
+        return deal_change(f"D{deal}", f"company{deal % self._domains}.com", stage, at, amount)
 
     def _uuid(self) -> str:
         digits = f"{self._random.getrandbits(128):032x}"
@@ -167,6 +165,11 @@ def arrivals(facts: int, seed: int = 7) -> Iterator[Arrival]:
     """The facts of a world of this size, in the order in which they arrive."""
     world = World(facts, seed)
     return map(world.arrival, range(facts))
+
+
+def endless(scale: int = 200_000) -> Iterator[Arrival]:
+    """The facts of a world with the visitors and deals of `scale` facts, without end."""
+    return map(World(scale).arrival, count())
 
 
 def short_visits(visitors: int, pages: int = 3) -> Iterator[Arrival]:
@@ -189,11 +192,11 @@ def short_visits(visitors: int, pages: int = 3) -> Iterator[Arrival]:
             yield Arrival(PAGE_VIEWS, name, value.encode(), at)
 
 
-def identify(visitor: str, user: str, email: str, at: int, message: str) -> Arrival:
+def identify(visitor: str, user: str, email: str, at: int) -> Arrival:
     """A visitor says who they are; `at` in milliseconds."""
     content = {
         "type": "identify",
-        "messageId": message,
+        "messageId": f"{visitor}:{at}",
         "anonymousId": visitor,
         "userId": user,
         "timestamp": iso(at),
@@ -202,11 +205,11 @@ def identify(visitor: str, user: str, email: str, at: int, message: str) -> Arri
     return Arrival(IDENTITIES, visitor, json.dumps(content).encode(), at)
 
 
-def deal_change(deal: str, account: str, stage: str, at: int, amount: int, message: str) -> Arrival:
+def deal_change(deal: str, account: str, stage: str, at: int, amount: int) -> Arrival:
     """A deal is at a stage now; `at` in milliseconds, `amount` in whole USD."""
     content = {
         "dealId": deal,
-        "messageId": message,
+        "messageId": f"{deal}:{at}",
         "timestamp": iso(at),
         "account": account,
         "stage": stage,
@@ -234,7 +237,7 @@ async def produce(settings: Settings, facts: Iterable[Arrival]) -> int:
     A batch leaves when it is full, so only facts of one partition keep their order.
     """
     batches: dict[tuple[str, int], BatchBuilder] = {}
-    count = 0
+    produced = 0
     async with AIOKafkaProducer(**kafka_options(settings), max_batch_size=BATCH_BYTES, acks="all") as kafka:
         sent = Sending(settings, kafka)
         for arrival in facts:
@@ -245,11 +248,11 @@ async def produce(settings: Settings, facts: Iterable[Arrival]) -> int:
                     await sent.send(place, batch)
                 batch = batches[place] = kafka.create_batch()
                 _append(batch, arrival)
-            count += 1
+            produced += 1
         for place, batch in batches.items():
             await sent.send(place, batch)
         await sent.all()
-    return count
+    return produced
 
 
 def _append(batch: BatchBuilder, arrival: Arrival) -> bool:

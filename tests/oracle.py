@@ -687,8 +687,9 @@ class Reader:
         self.read_segment(fact)
         if fact.type == "alias":
             # "An alias identifies the visitor `previousId` and links the person `previousId` to `userId`."
-            fact.previous = needed(body.get("previousId"), "previousId")
-            needed(body.get("userId"), "userId")
+            if body.get("previousId") is None or body.get("userId") is None:
+                raise Refused("previousId, userId: missing")
+            fact.previous = text(body["previousId"], "previousId")
             before = self.person(fact.previous, "previousId")
             if before:
                 fact.named.append(before)
@@ -712,7 +713,8 @@ class Reader:
     def read_touches(self, fact: Fact) -> None:
         body = fact.body
         fact.key = fact.id
-        needed(body.get("person"), "person")
+        if body.get("person") is None:
+            raise Refused("person: missing")
         person = self.person(body["person"], "person")
         fact.named = [person] if person else []
         needed(body.get("kind"), "kind")
@@ -730,8 +732,10 @@ class Reader:
     def read_contact_changes(self, fact: Fact) -> None:
         body = fact.body
         person = self.person(needed(body.get("person"), "person"), "person")
-        fact.key = person or str(body["person"])
-        fact.named = [person] if person else []
+        if not person:
+            raise Refused("person: names nobody")  # a guarded value is dropped, and nobody is left to say it of
+        fact.key = person
+        fact.named = [person]
         needed(body.get("source"), "source")
         text(body.get("account"), "account")
         if body.get("createdAt") is not None:
@@ -835,13 +839,13 @@ class Identity:
         links: list[tuple[Fact, str, str, bool]] = []
         for fact in facts:
             if fact.reports and not self.withdrawn(fact, fact.reports[0]):
-                links.append((fact, *fact.reports, True))
+                links.append((fact, *fact.reports, "@" not in fact.reports[0]))
             if fact.alias and not self.withdrawn(fact, fact.alias[0]):
-                links.append((fact, *fact.alias, False))
+                links.append((fact, *fact.alias, "@" not in fact.alias[0] and "@" in fact.alias[1]))
         # "at the 11th e-mail of a user id all its e-mail links [lapse]"
         emails: dict[str, set[str]] = defaultdict(set)
         for _, child, parent, to_email in links:
-            if to_email:
+            if to_email:  # whichever message made the link; an id with @ is an e-mail, no user id
                 emails[child].add(parent)
         lapsed = {child for child, found in emails.items() if len(found) > settings["max_emails_of_user"]}
         books.reported += [("identities", -1, f"too many e-mails of user id {child}") for child in sorted(lapsed)]
@@ -943,12 +947,10 @@ class Identity:
             group = self.groups[person][-1].group
             assert group
             return group[1]
-        email: str | None = person
-        if "@" not in person:
-            # a root that is a user id takes the domain of the merged e-mail linked last
-            merged = [name for name in self.ids[person] if "@" in name and name in self.linked_at]
-            email = max(merged, key=lambda name: (self.linked_at[name], name), default=None)
-        if email:
+        # of several e-mails the person's own is asked first, then the one linked last; the first business one decides
+        merged = [name for name in self.ids[person] if "@" in name and name != person]
+        merged.sort(key=lambda name: (self.linked_at[name][0], name), reverse=True)
+        for email in [person] * ("@" in person) + merged:
             host = email.rsplit("@", 1)[1]
             domain = self.reader.registrable(host)
             # "the registrable domain of a business e-mail"
@@ -1033,18 +1035,30 @@ class Touches:
                 self.web_touches(session)
                 self.all += session.touches
         forms = [fact for fact in facts if fact.topic == "form-fills" and self.kind_of(fact)]
-        others = [fact for fact in facts if fact.topic == "touches" and fact.body.get("deleted") is not True]
         # "A `touches` fact whose `touchId` equals a form fill's `messageId` or `properties.externalId` is the same
-        # touch"
-        form_with: dict[str | None, Fact] = {}  # of several the first
+        # touch": they meet under the external id; of several facts there the latest version stands, the first form
+        # fill takes it, and what is deleted is gone
+        met: dict[str, list[Fact]] = defaultdict(list)
+        form_at: dict[str, Fact] = {}
+        external_of: dict[str, str] = {}
         for form in forms:
             if self.kind_of(form) == "form_fill":
-                for name in (form.id, text(part(form.body, "properties").get("externalId"), "externalId")):
-                    form_with.setdefault(name, form)
-        twins = {form_with[other.id].index: other for other in others if other.id in form_with}
-        rest = [other for other in others if other.id not in form_with]
+                external = text(part(form.body, "properties").get("externalId"), "externalId")
+                form_at.setdefault(external or form.id, form)
+                if external and external != form.id:
+                    external_of[form.id] = min(external, external_of.get(form.id, external))
+        for fact in facts:
+            if fact.topic == "touches":
+                met[external_of.get(fact.id, fact.id)].append(fact)
+        twins: dict[int, Fact] = {}
+        for home, versions in met.items():
+            latest_version = min(versions, key=version_order)
+            if latest_version.body.get("deleted") is not True:
+                if home in form_at:
+                    twins[form_at[home].index] = latest_version
+                else:
+                    self.all.append(self.other_touch(latest_version))
         self.all += [self.form_touch(form, twins.get(form.index)) for form in forms]
-        self.all += [self.other_touch(other) for other in rest]
         self.all.sort(key=lambda touch: touch.order)
 
     def kind_of(self, fact: Fact) -> str | None:
@@ -1145,6 +1159,8 @@ class Touches:
             touch.owner = self.identity.root(person)
         else:
             touch.owner = self.identity.owner(form.visitor, form.at)
+        if twin and twin.named and not touch.owner:
+            touch.owner = self.identity.root(twin.named[0])
         if twin:  # "the form fill's time, person and source hold"
             touch.kind = as_id(text(twin.body.get("kind"), "kind")) or kind
             touch.team, touch.rep = (
@@ -1169,14 +1185,21 @@ class Touches:
         )
         return touch
 
-    def visit_of_lead(self, person: str) -> Touch | None:
-        """ "For a `lead` the touch of the visit in which the person became known counts in any case": the fact that
-        identified is
-        treated as if it were a hit; of the visit it would join, the touch current at that moment, else its first."""
-        if self.identity.created(person) is not None:
-            return None  # the CRM's date replaces the moment: no visit belongs to it
-        fact = self.identity.first_known(person)
-        visitor = fact.previous if fact.type == "alias" else fact.visitor
+    def visits_of_lead(self, person: str) -> list[Touch]:
+        """ "For a `lead` the touch of the visit in which the person became known counts in any case": a fact that
+        identified a visitor as the person at that very moment, and stands, is treated as if it were a hit; of the visit
+        it would join, the touch current at that moment, else its first."""
+        moment = self.identity.lead_moment(person)
+        found = []
+        for fact in self.identity.naming[person]:
+            for visitor, named in fact.identifies:
+                mine = self.identity.root(named) == person and not self.identity.withdrawn(fact, visitor)
+                if fact.at == moment and mine:
+                    found.append(self.visit_of(fact, visitor))
+        # the journey of a lead is the person's
+        return [touch for touch in found if touch and touch.owner == person]
+
+    def visit_of(self, fact: Fact, visitor: str) -> Touch | None:
         before = self.hit_before(fact, visitor)
         session, current = None, None
         if before and fact.at - before[0].hits[before[1]].at < 30 * MINUTE and fact.at - before[0].start < 24 * HOUR:
@@ -1187,8 +1210,7 @@ class Touches:
                 session = later[0]
         if not session or not session.touches:
             return None
-        touch = current or session.touches[0]
-        return touch if touch.owner == person else None  # the journey of a lead is the person's
+        return current or session.touches[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1344,10 +1366,11 @@ class Bookkeeper:
         rate = Fraction(str(max(rates)[1]))
         return half_up(Fraction(minor) / 10 ** DECIMALS[code] * rate * 10 ** DECIMALS[reporting])
 
-    def eligible(self, conversion: str, touches: list[Touch], moment: int, always: Touch | None = None) -> list[Touch]:
+    def eligible(self, conversion: str, touches: list[Touch], moment: int, always: Iterable[Touch] = ()) -> list[Touch]:
         """ "Touches take part when `moment - lookback <= time <= moment`" """
         lookback = self.settings["lookback_days"][conversion] * DAY
-        return [touch for touch in touches if moment - lookback <= touch.at <= moment or touch is always]
+        always = {id(touch) for touch in always}
+        return [touch for touch in touches if moment - lookback <= touch.at <= moment or id(touch) in always]
 
     def convert(
         self,
@@ -1422,14 +1445,17 @@ class Deal:
         self.won_at: int | None = None
         for fact in facts:
             self.now.update({name: value for name, value in fact.body.items()})
-            if "stage" in fact.body or "pipeline" in fact.body:
-                # "the deal's latest stage is a won one: the moment it last came there from one that is not; repeating
-                # the stage
-                # changes nothing"
+        # "the deal's latest stage is a won one: the moment it last came there from one that is not; repeating the stage
+        # changes nothing"; which stages are won is for the deal's present pipeline to say, for its whole history
+        latest = self.now.get("stage")
+        for fact in facts:
+            if "stage" in fact.body:
+                self.now["stage"] = fact.body["stage"]
                 if self.kind() != "won":
                     self.won_at = None
                 elif self.won_at is None:
                     self.won_at = fact.at
+        self.now["stage"] = latest
         self.first = facts[0].at
         # "the deal's `createdAt`, else its earliest fact"
         self.created = (
@@ -1439,7 +1465,8 @@ class Deal:
 
     @property
     def stage(self) -> str | None:
-        return text(self.now.get("stage"), "stage")
+        stage = text(self.now.get("stage"), "stage")
+        return stage.strip() if stage else None
 
     def kind(self) -> str:
         """ "A deal without stage is open." """
@@ -1499,7 +1526,7 @@ def recompute(
     for root, person in books.persons.items():
         people_of[person["account"]].append(root)
         moment = person["lead"]
-        mine = keeper.eligible("lead", touches_of[root], moment, found.visit_of_lead(root))
+        mine = keeper.eligible("lead", touches_of[root], moment, found.visits_of_lead(root))
         books.leads[root] = keeper.convert("lead", moment, 0, mine, moment, None, None)
 
     # 5. deals
@@ -1583,7 +1610,9 @@ def book_deal(
         # refund
         # apportioned by itself; it counts no conversion. ... While its deal is not won it waits, and is listed as
         # such."
-        if entry["deleted"] or deal.won_at is None:
+        if entry["deleted"]:
+            continue  # "While `deleted` is true a deal has no ... refunds"
+        if deal.won_at is None:
             books.waiting.append(("refund", deal.id, fact.id, "deal not won"))
             continue
         try:

@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from click.testing import CliRunner, Result
@@ -19,6 +20,8 @@ from models.settings import Settings
 from models.times import parse_instant
 from streams import cli
 from streams.load import connected
+
+T = TypeVar("T")
 
 Fact = tuple[str, dict[str, Any]]
 """A topic and what is sent to it."""
@@ -83,6 +86,14 @@ class Place:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def until(ask: Callable[[], T], holds: Callable[[T], object], seconds: float = 20.0) -> T:
+    """The first answer of which it holds; fails when there is none in time."""
+    give_up = time.monotonic() + seconds
+    while not holds(answer := ask()):
+        assert time.monotonic() < give_up, answer
+    return answer
 
 
 def page(id: str, at: str, visitor: str, url: str, **more: Any) -> Fact:

@@ -96,7 +96,9 @@ class Loop(asyncio.AbstractEventLoop):
         able = [each for each in self.processes if each.ready and not each.stands_still]
         if not able or self._rng.random() > patience:
             return self._pass_time() or bool(able)
-        able[int(self._rng.random() * len(able))].ready.popleft()._run()
+        handle = able[int(self._rng.random() * len(able))].ready.popleft()
+        if not handle.cancelled():
+            handle._run()
         return True
 
     def _pass_time(self) -> bool:

@@ -17,7 +17,7 @@ from models.times import MINUTE
 from streams import embedded, reports
 from streams.journeys import visits_of
 from streams.printing import money
-from tests.running import STORY, Place
+from tests.running import STORY, Place, until
 
 
 @pytest.fixture(scope="module")
@@ -222,9 +222,8 @@ def test_what_waits_is_listed_with_its_reason(story: Place) -> None:
 
 
 def test_lanes_are_where_kafka_ends(story: Place) -> None:
-    rows = story.rows("report", "lanes")
+    rows = until(lambda: story.rows("report", "lanes"), lambda rows: all(row["workers"] for row in rows))
     by_partition = story.rows("report", "lanes", "--partitions")
-    print(rows)
 
     assert [(row["lane"], row["facts"], row["lag"]) for row in rows] == [
         ("visitors", 3, 0),

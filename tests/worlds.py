@@ -373,7 +373,7 @@ def without_ties(facts: list[RawFact]) -> list[RawFact]:
     for topic, value, recorded_at in facts:
         if topic in SEGMENT and value.startswith(b"{") and b"timestamp" in value:
             body = json.loads(value)
-            tie = (topic, str(body["messageId"]), body["timestamp"][:19])
+            tie = (topic, str(body.get("messageId")), body["timestamp"][:19])
             if seen.setdefault(tie, value) != value:
                 continue
         kept.append((topic, value, recorded_at))
