@@ -37,11 +37,15 @@ _claim = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
 
 @dataclass
 class Totals:
-    """What a batch adds to the totals: cells, open deals by stage, what waits now or no more."""
+    """What a batch adds to the totals: cells, open deals by stage, what waits now or no more.
+
+    What waits is kept by (entry, account): a deal on the move may be with its new
+    account before the old one has let it go.
+    """
 
     cells: Cells = field(default_factory=dict)
     pipeline: dict[str, list[int]] = field(default_factory=dict)
-    waiting: dict[str, str | None] = field(default_factory=dict)
+    waiting: dict[tuple[str, str], str | None] = field(default_factory=dict)
     newest: list[tuple[Touch, str, str]] = field(default_factory=list)
 
     def add(self, other: "Totals") -> None:
@@ -250,7 +254,7 @@ class Account:
                 if every or self._touched(name, conversion, change.times):
                     self._book_deal(totals, name, conversion, sign)
         for name in change.moved & self.deals.keys():
-            _book_state(totals, self.deals[name], self._conversions[name], sign, self._rules)
+            self._book_state(totals, self.deals[name], self._conversions[name], sign)
 
     def _touched(self, name: str, conversion: Conversion, times: list[int]) -> bool:
         if not times:
@@ -262,6 +266,16 @@ class Account:
         if conversion.amount is not None:
             credits = self.deal_credits(name, conversion).credits
             add_cells(totals.cells, conversion, credits, sign, self._rules)
+
+    def _book_state(self, totals: Totals, deal: Deal, conversions: list[Conversion], sign: int) -> None:
+        """The deal's place in the pipeline, and what of it waits."""
+        for entry, reason in waiting_of(deal, conversions, self._rules).items():
+            totals.waiting[entry, self.name] = reason if sign > 0 else None
+        amount = open_amount(deal, self._rules) if is_open(deal, self._rules) else None
+        if amount is not None:
+            numbers = totals.pipeline.setdefault(deal.stage or "(none)", [0, 0])
+            numbers[0] += sign
+            numbers[1] += sign * amount
 
     def totals(self) -> Totals:
         """All that the account's state comes to, as though booked at once."""
@@ -426,17 +440,6 @@ def _put(parts: Parts, name: str, value: bytes | None) -> None:
 
 def _path(name: str) -> str:
     return name[1 : name.index(":")]
-
-
-def _book_state(totals: Totals, deal: Deal, conversions: list[Conversion], sign: int, rules: Rules) -> None:
-    """The deal's place in the pipeline, and what of it waits."""
-    for entry, reason in waiting_of(deal, conversions, rules).items():
-        totals.waiting[entry] = reason if sign > 0 else None
-    amount = open_amount(deal, rules) if is_open(deal, rules) else None
-    if amount is not None:
-        numbers = totals.pipeline.setdefault(deal.stage or "(none)", [0, 0])
-        numbers[0] += sign
-        numbers[1] += sign * amount
 
 
 def waiting_of(deal: Deal, conversions: Iterable[Conversion], rules: Rules) -> dict[str, str]:

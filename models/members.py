@@ -64,7 +64,7 @@ _claim = msgspec.msgpack.Decoder(tuple[str | None, Touch]).decode
 _version = msgspec.msgpack.Decoder(TouchFact).decode
 
 
-class Contact(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Contact(msgspec.Struct, frozen=True, array_like=True):
     """What one contact-change says; `says_account` when it carries the field at all."""
 
     at: int
@@ -91,11 +91,15 @@ def contact_of(fact: ContactChange) -> Contact:
 def _latest_by_source(contacts: Iterable[Contact], says: str, field: str) -> Any:
     """Per source the latest that carries the field; between sources the latest not null."""
     per_source: dict[str, Contact] = {}
-    for contact in sorted(contacts):
+    for contact in sorted(contacts, key=_contact_order):
         if getattr(contact, says):
             per_source[contact.source] = contact
     standing = [contact for contact in per_source.values() if getattr(contact, field) is not None]
-    return getattr(max(standing), field) if standing else None
+    return getattr(max(standing, key=_contact_order), field) if standing else None
+
+
+def _contact_order(contact: Contact) -> tuple[int, str, bytes]:
+    return contact.at, contact.id, contact.raw
 
 
 def account_of(

@@ -309,6 +309,8 @@ class Visitor:
 
     def _insert(self, hit: Hit) -> None:
         self._ids[hit.id] = hit.at
+        if self.fills and any(hit[:2] <= (fill.identification.at, fill.identification.id) for fill in self.fills.values()):
+            self._all_stale = True  # a form filled in later may have been filled in under its source
         last = self.sessions[-1] if self.sessions else None
         if last is None or hit[:2] > last.hits[-1][:2]:
             self._append(last, hit)
@@ -320,10 +322,17 @@ class Visitor:
             last = Session([])
             self.sessions.append(last)
         last.hits.append(hit)
-        last.retouched |= hit.origin is not None
+        last.retouched |= hit.origin is not None or self._names_somebody_from(hit.at)
         self._changed[id(last)] = last
+        if any(fill.identification.at >= hit.at for fill in self.fills.values()):
+            self._restate()
         if hit.person is not None:
             self._mark_hit(last, hit, hit.person)
+
+    def _names_somebody_from(self, at: int) -> bool:
+        """Was somebody named at or after `at`, perhaps in the visit of a hit then?"""
+        marks = self.marks()
+        return bool(marks) and marks[-1].at >= at
 
     def _mark_hit(self, session: Session, hit: Hit, person: str) -> None:
         """A hit in order that names its person changes owners only if the person is new."""
@@ -352,8 +361,18 @@ class Visitor:
         for session in old:
             self._changed.pop(id(session), None)
         self._changed.update((id(session), session) for session in fresh)
-        if any(session.persons for session in fresh):
+        if self.fills or any(session.persons for session in fresh):
             self._restate()
+        elif self._marked:
+            self._retouch(begin - 1)
+            self._retouch(begin + len(fresh))
+
+    def _retouch(self, number: int) -> None:
+        """Report a session anew: somebody named beside it may belong to another visit now."""
+        if 0 <= number < len(self.sessions):
+            session = self.sessions[number]
+            session.retouched = True
+            self._changed[id(session)] = session
 
     def _apart(self, earlier: Session, later: Session, at: int) -> bool:
         """True when a hit at `at` cannot join what follows `earlier` to it."""

@@ -42,7 +42,7 @@ from streams.config import kafka_options
 from streams.reference import rules_from
 from streams.reports import CONVERSIONS
 from streams.standing import Place, Standing
-from streams.tables import cell_of, key
+from streams.tables import cell_of, key, waiting_entry
 from streams.topics import INTERNAL, OUTSIDE, full_name
 from streams.waiting import check_pause, pausing, still
 
@@ -187,7 +187,7 @@ async def _copy_totals(redis: Any, partition: int, copy: Copy) -> None:
     for stage, value in stages.items():
         have = copy.pipeline.setdefault(stage.decode(), [0, 0])
         have[:] = (a + b for a, b in zip(have, unpack_numbers(value), strict=True))
-    copy.waiting.update({entry.decode(): reason.decode() for entry, reason in waiting.items()})
+    copy.waiting.update({waiting_entry(entry): reason.decode() for entry, reason in waiting.items()})
 
 
 def live_credits(accounts: Mapping[str, Parts], rules: Rules) -> Credits:

@@ -134,7 +134,7 @@ def _with_stages(account: Account, part: str, booked: Booked, rules: Rules) -> I
     won = won_at(deal, rules)
     at = won if kind == "refund" and won is not None else booked.conversion.at
     milestones = milestones_of(kind, at, account.first_lead, deal.created_at, won)
-    return ((touch, funnel_stage(touch.at, kind, milestones)) for touch in booked.touches)
+    return ((touch, funnel_stage(touch.at, milestones)) for touch in booked.touches)
 
 
 def _by_model(shares: Sequence[int]) -> Document:

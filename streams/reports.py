@@ -15,7 +15,7 @@ from models.errors import BadInput, Unavailable
 from models.lanes import LANES
 from models.settings import Settings
 from streams import journeys
-from streams.tables import cell_of, key
+from streams.tables import cell_of, key, waiting_entry
 
 Row = dict[str, Any]
 deal = journeys.deal
@@ -198,7 +198,7 @@ async def waiting(redis: Any, settings: Settings) -> list[Row]:
     rows = []
     for fields in await _hashes(redis, settings, "waiting"):
         for entry, reason in fields.items():
-            kind, _, name = entry.decode().partition(":")
+            kind, _, name = waiting_entry(entry).partition(":")
             of_deal, _, refund = name.rpartition("/") if kind == "refund" else (name, "", None)
             rows.append({"kind": kind, "deal": of_deal, "refund": refund, "reason": reason.decode()})
     return sorted(rows, key=lambda row: (row["kind"], row["deal"], row["refund"] or ""))

@@ -10,7 +10,7 @@ key                                       type    holds
 {visitors:3}:p:<entity>                   hash    the parts of an entity that is spread out, one field each
 {accounts:3}:credits:<conversion>:<dim>   hash    <day> or <day> NUL <value> → count and amount of each model (int64)
 {accounts:3}:pipeline                     hash    stage → count and amount of open deals (int64)
-{accounts:3}:waiting                      hash    what waits to be booked → why
+{accounts:3}:waiting                      hash    what waits to be booked NUL account → why
 {accounts:3}:newest                       list    the newest touches as JSON, newest first
 touchline:run                             string  number of the run; a rebuild begins another
 touchline:rules                           string  the rules (settings) that the tables were made under
@@ -132,6 +132,11 @@ def cell_of(conversion: str, dimension: str, field: bytes) -> Cell:
     """The cell that a field of the totals stands for."""
     day, split, value = field.decode().partition("\0")
     return Cell(conversion, dimension, day, value if split else None)
+
+
+def waiting_entry(field: bytes) -> str:
+    """What waits, by a field of the waiting hash."""
+    return field.decode().partition("\0")[0]
 
 
 class Book(msgspec.Struct):
@@ -296,8 +301,8 @@ class Tables:
         cells = await self._load_cells(change.cells)
         self._put_cells({cell: cells[cell] + numbers for cell, numbers in change.cells.items()})
         await self._put_pipeline(change.pipeline)
-        for entry, reason in change.waiting.items():
-            self._put_field(self._key("waiting"), entry, reason)
+        for (entry, account), reason in change.waiting.items():
+            self._put_field(self._key("waiting"), f"{entry}\0{account}", reason)
         if change.newest:
             self._put_newest(change)
 

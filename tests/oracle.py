@@ -706,9 +706,10 @@ class Reader:
             needed(body.get("unlinks"), "unlinks")
             fact.previous = text(body.get("previousId"), "previousId")
             fact.named, fact.identifies = [], []  # an unlink withdraws, it names nobody
-        fact.key = fact.visitor or fact.email or fact.previous
-        if not fact.key:
+        person = fact.email or self.person(fact.previous, "previousId")
+        if not fact.visitor and not person:
             raise Refused("anonymousId: missing")
+        fact.key = fact.visitor or f"user:{person}"
 
     def read_touches(self, fact: Fact) -> None:
         body = fact.body
@@ -881,10 +882,12 @@ class Identity:
 
         # identifications of visitors, in the order of their time
         self.identified: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        self.identifications: list[tuple[Fact, str, str]] = []
         for fact in facts:
             for visitor, person in fact.identifies:
                 if not self.withdrawn(fact, visitor):
                     self.identified[visitor].append((fact.at, self.root(person)))
+                    self.identifications.append((fact, visitor, person))
         # "At the 51st person of a visitor (counted after merging) all its identifications lapse"
         for visitor, found in self.identified.items():
             if len({person for _, person in found}) > settings["max_persons_of_visitor"]:
@@ -961,42 +964,36 @@ class Identity:
 
 class Accounts:
     """Mergers and domains: "`account-changes` are the only source of an account's domains (a CRM account takes over its
-    domains' accounts), mergers and parents." Changes are taken in the order of their time; one that would close a
-    circle is
-    ignored. "Lists are whole; the latest claim of a domain or customer holds." """
+    domains' accounts), mergers and parents." "Absent = unchanged, null = cleared, latest per field"; "lists are whole;
+    the latest claim of a domain or customer holds". A claim and a merger are links between accounts like those between
+    ids: "of several links of one id the latest in time holds ...; a link that would close a circle is ignored"."""
 
     def __init__(self, facts: list[Fact], reader: Reader) -> None:
-        self.merged: dict[str, str] = {}
-        self.domains: dict[str, tuple[tuple[int, bytes], set[str]]] = {}  # account -> (when listed, domains)
-        for fact in facts:
-            if fact.topic != "account-changes":
-                continue
-            account = fact.key or ""
-            if "mergedInto" in fact.body:
-                into = text(fact.body["mergedInto"], "mergedInto")
-                self.merged.pop(account, None)
-                if into and self.resolve(into) != self.resolve(account):
-                    self.merged[account] = into
-            if "domains" in fact.body:
-                self.domains.pop(account, None)
-                domains = {
-                    reader.registrable(domain) or domain.strip().lower() for domain in fact.body["domains"] or []
-                }
-                self.domains[account] = (
-                    fact.order,
-                    {domain for domain in domains if domain != account and domain not in self.above(account)},
-                )
+        merged: dict[str, Fact] = {}
+        listed: dict[str, Fact] = {}
+        for fact in facts:  # in order of time
+            if fact.topic == "account-changes":
+                account = fact.key or ""
+                merged.update({account: fact} if "mergedInto" in fact.body else {})
+                listed.update({account: fact} if "domains" in fact.body else {})
+        links: list[tuple[tuple[int, bytes], str, str]] = []  # when, account, the account it counts for
+        for account, fact in merged.items():
+            into = text(fact.body["mergedInto"], "mergedInto")
+            if into:
+                links.append((fact.order, account, into))
+        for account, fact in listed.items():
+            for domain in fact.body["domains"] or []:
+                links.append((fact.order, reader.registrable(domain) or domain.strip().lower(), account))
+        self.counts_for: dict[str, str] = {}
+        for _, account, into in sorted(links):
+            if account not in self.above(into):
+                self.counts_for[account] = into
 
     def above(self, account: str) -> list[str]:
-        """Every account that this one counts for, up to the last."""
-        chain: list[str] = []
-        while account not in chain:
-            chain.append(account)
-            claims = [(order, claimer) for claimer, (order, domains) in self.domains.items() if account in domains]
-            if account in self.merged:
-                account = self.merged[account]
-            elif claims:
-                account = max(claims)[1]
+        """The account and every one that it counts for, up to the last."""
+        chain = [account]
+        while chain[-1] in self.counts_for:
+            chain.append(self.counts_for[chain[-1]])
         return chain
 
     def resolve(self, account: str) -> str:
@@ -1060,6 +1057,7 @@ class Touches:
                     self.all.append(self.other_touch(latest_version))
         self.all += [self.form_touch(form, twins.get(form.index)) for form in forms]
         self.all.sort(key=lambda touch: touch.order)
+        self.known_at = self.known_in_visits()
 
     def kind_of(self, fact: Fact) -> str | None:
         if fact.body["event"] in self.settings["form_events"]:
@@ -1189,17 +1187,21 @@ class Touches:
         """ "For a `lead` the touch of the visit in which the person became known counts in any case": a fact that
         identified a visitor as the person at that very moment, and stands, is treated as if it were a hit; of the visit
         it would join, the touch current at that moment, else its first."""
-        moment = self.identity.lead_moment(person)
-        found = []
-        for fact in self.identity.naming[person]:
-            for visitor, named in fact.identifies:
-                mine = self.identity.root(named) == person and not self.identity.withdrawn(fact, visitor)
-                if fact.at == moment and mine:
-                    found.append(self.visit_of(fact, visitor))
         # the journey of a lead is the person's
-        return [touch for touch in found if touch and touch.owner == person]
+        return [touch for touch in self.known_at[self.identity.lead_moment(person)] if touch.owner == person]
 
-    def visit_of(self, fact: Fact, visitor: str) -> Touch | None:
+    def known_in_visits(self) -> dict[int, list[Touch]]:
+        """The touches of visits by the moment at which somebody was first identified in the visit."""
+        known: dict[int, list[Touch]] = defaultdict(list)
+        seen: set[tuple[int, str]] = set()
+        for fact, visitor, named in self.identity.identifications:
+            session, touch = self.visit_of(fact, visitor)
+            if session and touch and (id(session), named) not in seen:
+                seen.add((id(session), named))
+                known[fact.at].append(touch)
+        return known
+
+    def visit_of(self, fact: Fact, visitor: str) -> tuple[Session | None, Touch | None]:
         before = self.hit_before(fact, visitor)
         session, current = None, None
         if before and fact.at - before[0].hits[before[1]].at < 30 * MINUTE and fact.at - before[0].start < 24 * HOUR:
@@ -1209,8 +1211,8 @@ class Touches:
             if later and later[0].start - fact.at < 30 * MINUTE:
                 session = later[0]
         if not session or not session.touches:
-            return None
-        return current or session.touches[0]
+            return None, None
+        return session, current or session.touches[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

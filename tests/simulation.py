@@ -41,7 +41,7 @@ from models.rules import Rules
 from streams import lane as lane_module
 from streams import tables as tables_module
 from streams.lane import LaneService
-from streams.tables import Tables, cell_of
+from streams.tables import Tables, cell_of, waiting_entry
 from tests.worlds import RawFact, rules
 
 MOST_STEPS = 100_000
@@ -802,7 +802,7 @@ class Books:
         for stage, numbers_of_stage in totals.pipeline.items():
             mine = self.pipeline.get(stage, [0, 0])
             self.pipeline[stage] = [a + b for a, b in zip(mine, numbers_of_stage, strict=True)]
-        self.waiting.update((entry, reason) for entry, reason in totals.waiting.items() if reason is not None)
+        self.waiting.update((entry, reason) for (entry, _), reason in totals.waiting.items() if reason is not None)
 
     def settled(self) -> "Books":
         """The same without what came to nothing."""
@@ -821,7 +821,7 @@ def _add_key(books: Books, key: str, value: Any) -> None:
             totals = Totals(pipeline={stage.decode(): unpack_numbers(numbers) for stage, numbers in value.items()})
             books.add(totals)
         case ["waiting"]:
-            books.waiting.update((entry.decode(), reason.decode()) for entry, reason in value.items())
+            books.waiting.update((waiting_entry(entry), reason.decode()) for entry, reason in value.items())
 
 
 _rules: dict[tuple[int, int], Rules] = {}

@@ -18,7 +18,7 @@ from models.reports import pack
 from models.settings import Kafka, Settings
 from models.settings import Redis as RedisSettings
 from streams import audit, config, embedded, rebuild, waiting
-from streams.tables import Book, _unpack_parts, key
+from streams.tables import Book, _unpack_parts, key, waiting_entry
 from tests.running import STORY, Fact, Place, deal, identify, page, touch
 
 ASKED = ("report", "credits", "--model", "time_decay", "--by", "channel", "--grain", "day")
@@ -211,7 +211,7 @@ def test_a_wrong_pipeline_and_a_forgotten_wait_are_told(story: Place, redis: Red
 
     assert [(each["what"], each["where"]) for each in document["differences"]] == [
         ("pipeline", "imagined"),
-        ("waiting", entry.decode()),
+        ("waiting", waiting_entry(entry)),
     ]
 
 

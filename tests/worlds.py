@@ -367,13 +367,13 @@ def _raw(made: _World, topic: str, body: Body) -> RawFact:
 
 
 def without_ties(facts: list[RawFact]) -> list[RawFact]:
-    """The facts less Segment messages of one topic, id and time that differ: which of them stands is ours to say."""
-    seen: dict[tuple[str, str, str], bytes] = {}
+    """The facts less Segment messages of one id and time that differ: which of them stands or is later is ours to say."""
+    seen: dict[tuple[str, str], bytes] = {}
     kept = []
     for topic, value, recorded_at in facts:
         if topic in SEGMENT and value.startswith(b"{") and b"timestamp" in value:
             body = json.loads(value)
-            tie = (topic, str(body.get("messageId")), body["timestamp"][:19])
+            tie = (str(body.get("messageId")), body["timestamp"][:19])
             if seen.setdefault(tie, value) != value:
                 continue
         kept.append((topic, value, recorded_at))
