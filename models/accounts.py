@@ -207,7 +207,8 @@ class Account:
         return None if lead is None else self.leads[lead].person
 
     def _lead_path(self, path: str) -> str | None:
-        return next((path[:length] for length in (8, 16) if path[:length] in self.leads), None)
+        lengths = range(8, len(path) + 1, 8)
+        return next((path[:length] for length in lengths if path[:length] in self.leads), None)
 
     def _person_touches(self, lead_path: str) -> list[Touch]:
         lists = [touches for path, touches in self.journey.by_path.items() if path.startswith(lead_path)]

@@ -46,6 +46,7 @@ from models.reports import (
     Parts,
     Report,
     Rooted,
+    difference,
     pack,
     tag_of,
     under,
@@ -202,7 +203,8 @@ class Person:
         return Outcome(stored, messages)
 
     def _reports(self) -> Iterator[Message]:
-        parent, own = self._target(), self._contents()
+        parent, contents = self._target(), self._contents()
+        own: Changes = {**contents}
         if parent != self._parent:
             names = [name for name in {**self.parts, **self._changed} if name[0] in _passed(self._parent)]
             withdrawn: Changes = dict.fromkeys([*names, *self._own])
@@ -211,10 +213,10 @@ class Person:
             passed = {name: value for name, value in self.parts.items() if name[0] in _passed(parent)}
         else:
             passed = {name: value for name, value in self._changed.items() if name[0] in _passed(parent)}
-            own = {name: value for name, value in own.items() if self._own.get(name) != value}
+            own = difference(self._own, contents)
         if parent and (passed or own):
             yield Report(parent, self.tag, {**passed, **own})
-        self._parent, self._own = parent, self._contents()
+        self._parent, self._own = parent, contents
         watched = self._watchers()
         yield from reports(self._watched, watched, self.tag)
         self._watched = watched
@@ -347,15 +349,18 @@ class RecordedTouch:
 
     def _touches(self) -> Iterator[tuple[str, str, bytes]]:
         versions = self._of_kind(_VERSION)
-        if same := self._of_kind(SAME_AS):
-            yield from ((f"touch:{_str(same[0][1])}", name, value) for name, value in versions)
-            return
+        same = min((_str(value) for _, value in self._of_kind(SAME_AS)), default=None)
+        if same is not None:
+            own = [version for version in versions if version[0][1] == ":"]
+            yield from ((f"touch:{same}", name, value) for name, value in own)
+            versions = [version for version in versions if version not in own]
         facts = [_version(value) for _, value in versions]
         fact = standing_version(facts) if facts else None
         if fact is not None and fact.deleted:
             fact = None
         for person, touch in self._standing(fact):
-            yield f"person:{person}", f"{TOUCH}:{touch.id}", pack(touch)
+            visitor = tag_of(touch.visitor) if touch.visitor else ""
+            yield f"person:{person}", f"{TOUCH}:{visitor}{touch.id}", pack(touch)
 
     def _standing(self, fact: TouchFact | None) -> Iterator[tuple[str, Touch]]:
         forms = sorted((_claim(value) for _, value in self._of_kind(FORM)), key=lambda claim: claim[1].order)

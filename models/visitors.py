@@ -321,8 +321,8 @@ class Visitor:
         if last is None or opens_session(hit.at, last.hits[-1].at, last.hits[0].at, self._site.rules):
             last = Session([])
             self.sessions.append(last)
-        last.hits.append(hit)
         last.retouched |= hit.origin is not None or self._names_somebody_from(hit.at)
+        last.hits.append(hit)
         self._changed[id(last)] = last
         if any(fill.identification.at >= hit.at for fill in self.fills.values()):
             self._restate()

@@ -173,6 +173,7 @@ class LaneService:
         """Begin to work on these partitions."""
         for partition in partitions:
             if partition not in self._tasks:
+                self._tables.setdefault(partition, self._new_tables(partition))
                 self._tasks[partition] = asyncio.create_task(self._run(partition), name=f"{self.lane.name}:{partition}")
                 self._tasks[partition].add_done_callback(self._ended)
 
@@ -181,15 +182,20 @@ class LaneService:
         if not task.cancelled() and (error := task.exception()) and not self.failed.done():
             self.failed.set_exception(error)
 
+    def _new_tables(self, partition: int) -> Tables:
+        share = max(self.settings.lanes.cached_states // self.settings.partitions, 100)
+        return Tables(self._redis, self.lane.name, partition, share)
+
     async def release(self, partitions: Iterable[int]) -> None:
         """Let the batches under way finish, for a while, and give the partitions up."""
-        tasks = [self._tasks.pop(partition) for partition in list(partitions) if partition in self._tasks]
+        tasks = {self._tasks.pop(partition): partition for partition in list(partitions) if partition in self._tasks}
         for task in tasks:
             task.stopping = True  # type: ignore[attr-defined]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
             for task in late:
                 task.cancel()
+                self._tables.pop(tasks[task], None)  # what they hold in memory was never committed
 
     def _is_released(self) -> bool:
         return getattr(asyncio.current_task(), "stopping", False)
@@ -198,8 +204,7 @@ class LaneService:
 
     async def _run(self, partition: int) -> None:
         """Work on a partition until it is released; begin again after whatever took it away."""
-        share = max(self.settings.lanes.cached_states // self.settings.partitions, 100)
-        tables = self._tables.setdefault(partition, Tables(self._redis, self.lane.name, partition, share))
+        tables = self._tables[partition]
         failures = 0
         while not self._is_released():
             try:

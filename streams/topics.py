@@ -18,24 +18,14 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from models.errors import BadInput, Unavailable
+from models.facts import FACT_TOPICS
+from models.lanes import LANES
 from models.settings import Settings
 from streams.config import kafka_options
 
-PAGE_VIEWS = "page-views"
-FORM_FILLS = "form-fills"
-IDENTITIES = "identities"
-TOUCHES = "touches"
-CONTACT_CHANGES = "contact-changes"
-ACCOUNT_CHANGES = "account-changes"
-DEAL_CHANGES = "deal-changes"
-BILLING = "billing"
 DEAD_LETTERS = "dead-letters"
-VISITOR_FACTS = "visitor-facts"
-MEMBER_FACTS = "member-facts"
-ACCOUNT_FACTS = "account-facts"
-
-OUTSIDE = (PAGE_VIEWS, FORM_FILLS, IDENTITIES, TOUCHES, CONTACT_CHANGES, ACCOUNT_CHANGES, DEAL_CHANGES, BILLING)
-INTERNAL = (VISITOR_FACTS, MEMBER_FACTS, ACCOUNT_FACTS)
+OUTSIDE = FACT_TOPICS
+INTERNAL = tuple(lane.internal for lane in LANES.values())
 ALL = (*OUTSIDE, DEAD_LETTERS, *INTERNAL)
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024

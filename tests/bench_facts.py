@@ -20,10 +20,11 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from models.facts import DEAL_CHANGES, IDENTITIES, PAGE_VIEWS, TOUCHES
 from models.partitions import partition_of
 from models.settings import Settings
 from streams.config import kafka_options
-from streams.topics import DEAL_CHANGES, IDENTITIES, PAGE_VIEWS, TOUCHES, full_name
+from streams.topics import full_name
 
 BEGIN_MS = 1_735_689_600_000
 """2025-01-01, UTC."""

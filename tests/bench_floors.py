@@ -22,11 +22,11 @@ import msgspec
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from models.facts import decode
+from models.facts import DEAL_CHANGES, IDENTITIES, PAGE_VIEWS, decode
 from models.settings import Settings
 from streams import config
 from streams.config import kafka_options
-from streams.topics import DEAL_CHANGES, IDENTITIES, PAGE_VIEWS, full_name
+from streams.topics import full_name
 
 TOPICS = (PAGE_VIEWS, IDENTITIES, DEAL_CHANGES)
 RECORDS_AT_ONCE = 4000

@@ -108,14 +108,15 @@ class Ground:
         log = self.rig.folder / f"{self.settings.topic_prefix}{name}.log"
         return children.start(name, [sys.executable, *command], log, env=environ, cwd=self.rig.folder)
 
-    def start_worker(self, instance: str = "bench") -> children.Child:
-        """Start a worker; it is not ready yet."""
+    async def start_worker(self, instance: str = "bench") -> children.Child:
+        """Start a worker; it is not ready yet, and what a former one of this name said is forgotten."""
+        await self.redis.delete(f"{standing.WORKER_PREFIX}{instance}")
         return self.role(f"worker-{instance}", ["-m", "streams.cli", "worker"], instance)
 
     @asynccontextmanager
     async def worker(self, instance: str = "bench") -> AsyncIterator[children.Child]:
         """A worker that has all partitions, for the length of a block."""
-        child = self.start_worker(instance)
+        child = await self.start_worker(instance)
         try:
             await self.owned_by(child, instance)
             yield child

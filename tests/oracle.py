@@ -635,8 +635,10 @@ class Reader:
         body = fact.body
         anonymous = text(body.get("anonymousId"), "anonymousId")
         fact.user = self.person(body.get("userId"), "userId")
-        # "A page view without `anonymousId` belongs to the visitor `user:<userId>`."
-        fact.visitor = anonymous or (f"user:{fact.user}" if fact.user else None)
+        # "A page view without `anonymousId` belongs to the visitor `user:<userId>`."; a call that names only an e-mail
+        # to that of the e-mail
+        own = fact.user or fact.email
+        fact.visitor = anonymous or (f"user:{own}" if own else None)
         fact.key = fact.visitor
         fact.named = [name for name in (fact.user, fact.email) if name]
         # "Identify, form fill and alias identify a visitor at their time; so does any Segment call that carries both

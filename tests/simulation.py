@@ -186,7 +186,7 @@ class Chance:
         self.crash = rng.choice((0.002, 0.01, 0.05))
         self.failure = 0.0 if plan.calm else rng.choice((0.0, 0.0, 0.01, 0.05))
         self.failures = 60
-        self.patience = 1.0 if plan.calm else rng.choice((1.0, 1.0, 0.999, 0.99))
+        self.patience = 1.0 if plan.calm else rng.choice((1.0, 0.99, 0.95))
         self.crashed_at: Counter[str] = Counter()
         self.kill: Callable[[Process], None] = lambda process: None
 
@@ -865,6 +865,7 @@ def _simulated(simulation: Simulation) -> Iterator[None]:
             (lane_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation, options["group_id"])),
             (lane_module, "AIOKafkaProducer", lambda **options: Producer(simulation)),
             (lane_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
+            (lane_module, "DRAIN_SECONDS", 0.01 if small else lane_module.DRAIN_SECONDS),
             (lane_module, "ENVELOPE_BYTES", 200 if small else lane_module.ENVELOPE_BYTES),
             (tables_module, "SPREAD_BYTES", 100 if small else tables_module.SPREAD_BYTES),
             (tables_module, "_READ_AT_ONCE", 2 if small else tables_module._READ_AT_ONCE),

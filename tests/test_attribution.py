@@ -75,7 +75,9 @@ def test_positions_collect_what_they_hold_and_the_rest_is_shared(
     assert weights(model, path) == expected
 
 
-@pytest.mark.parametrize(("model", "path"), [("lead_creation", Path(2, 1, None, 0, 1)), ("opportunity_creation", Path(2, 1, 0, None, 1))])
+@pytest.mark.parametrize(
+    ("model", "path"), [("lead_creation", Path(2, 1, None, 0, 1)), ("opportunity_creation", Path(2, 1, 0, None, 1))]
+)
 def test_a_model_none_of_whose_positions_exists_earns_nobody_anything(model: str, path: Path) -> None:
     assert weights(model, path) is None
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from redis import Redis
 
@@ -18,7 +19,7 @@ from models.reports import pack
 from models.settings import Kafka, Settings
 from models.settings import Redis as RedisSettings
 from streams import audit, config, embedded, rebuild, waiting
-from streams.tables import Book, _unpack_parts, key, waiting_entry
+from streams.tables import Book, key, waiting_entry
 from tests.running import STORY, Fact, Place, deal, identify, page, touch
 
 ASKED = ("report", "credits", "--model", "time_decay", "--by", "channel", "--grain", "day")
@@ -76,12 +77,12 @@ def some_facts(number: int) -> list[Fact]:
 
 @contextmanager
 def flowing(place: Place) -> Iterator[None]:
-    """Facts keep coming for the length of a block, at least a hundred of them."""
+    """Facts keep coming for the length of a block, about a thousand a second."""
     stop = threading.Event()
 
     def flow() -> None:
         number = int(time.monotonic() * 1000) % 1_000_000 * 1000
-        while not stop.is_set():
+        while not stop.wait(0.1):
             place.produce(fact for each in range(number, number + 25) for fact in some_facts(each))
             number += 25
 
@@ -217,7 +218,7 @@ def test_a_wrong_pipeline_and_a_forgotten_wait_are_told(story: Place, redis: Red
 
 def test_a_touch_missing_in_an_account_is_told_by_deal_and_touch(story: Place, redis: Redis) -> None:
     name = next(iter(redis.scan_iter(match="{accounts:*}:e:account:acme.com"))).decode()
-    parts = _unpack_parts(redis.get(name))  # type: ignore[arg-type]
+    parts = msgspec.msgpack.decode(redis.get(name))  # type: ignore[arg-type]
     call = next(part for part in parts if part.startswith("t") and part.endswith(":t1"))
 
     less = pack({part: value for part, value in parts.items() if part != call})
@@ -260,7 +261,7 @@ def test_a_rebuild_while_facts_keep_coming_is_exact(story: Place) -> None:
     assert story.rows("audit")["clean"]
 
 
-@pytest.mark.parametrize("step", ["_empty", "_begin", "_open", "_taken_up"])
+@pytest.mark.parametrize("step", ["_empty", "_begin", "_open"])
 def test_a_rebuild_that_was_killed_is_run_again(
     story: Place, redis: Redis, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -272,8 +273,7 @@ def test_a_rebuild_that_was_killed_is_run_again(
     with monkeypatch.context() as patched:
         patched.setattr(rebuild, step, die)
         story.run("rebuild", "--yes", code=1)
-    if step != "_taken_up":
-        assert "a rebuild was not finished" in story.run("wait", "--timeout", "1", code=1).stderr
+    assert "a rebuild was not finished" in story.run("wait", "--timeout", "1", code=1).stderr
     story.run("rebuild", "--yes")
 
     assert story.rows(*ASKED) == before

@@ -69,7 +69,13 @@ def test_every_command_of_the_readme_runs(running: dict[str, str]) -> None:
     assert len(COMMANDS) > 15
     for command in COMMANDS:
         done = subprocess.run(
-            ["bash", "-c", command], cwd=running["FOLDER"], env=running, capture_output=True, text=True, timeout=READY_SECONDS, check=False
+            ["bash", "-c", command],
+            cwd=running["FOLDER"],
+            env=running,
+            capture_output=True,
+            text=True,
+            timeout=READY_SECONDS,
+            check=False,
         )
 
         assert done.returncode == 0, f"{shlex.quote(command)}\n{done.stdout}\n{done.stderr}"

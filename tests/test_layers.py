@@ -11,7 +11,18 @@ from models.settings import Settings, parse_settings
 
 ROOT = Path(__file__).parent.parent
 ALLOWED_IN_MODELS = {"msgspec", "models", *sys.stdlib_module_names}
-IO_MODULES = {"asyncio", "socket", "threading", "subprocess", "random", "time", "os", "pathlib", "logging", "urllib.request"}
+IO_MODULES = {
+    "asyncio",
+    "socket",
+    "threading",
+    "subprocess",
+    "random",
+    "time",
+    "os",
+    "pathlib",
+    "logging",
+    "urllib.request",
+}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from models.errors import BadInput, Unavailable
 from models.settings import Kafka, Settings
 from streams.config import kafka_options
-from streams.topics import ALL, TOUCHES, create_topics, full_name, list_topics
+from models.facts import TOUCHES
+from streams.topics import ALL, create_topics, full_name, list_topics
 
 
 async def test_topics_are_made_once_and_all_listed(settings: Settings) -> None:

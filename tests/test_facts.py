@@ -1,0 +1,123 @@
+"""Facts: what is read from each message, and how a wrong one is refused."""
+
+import json
+
+import pytest
+
+from models.errors import BadInput
+from models.facts import (
+    DealChange,
+    FormFill,
+    Hit,
+    Identification,
+    Refund,
+    TouchFact,
+    decode,
+    key_of,
+)
+from models.settings import Settings
+from models.times import parse_instant
+
+NOW = parse_instant("2026-06-01T00:00:00Z", "now")
+
+
+def read(topic: str, **fields: object) -> object:
+    """The fact in a message with an id and a time."""
+    message = {"messageId": "m", "timestamp": "2026-05-01T00:00:00Z", **fields}
+    return decode(topic, json.dumps(message).encode(), NOW, Settings())
+
+
+def test_a_page_view_without_anonymous_id_belongs_to_the_visitor_of_its_user() -> None:
+    hit = read("page-views", userId=" u-1 ")
+
+    assert isinstance(hit, Hit)
+    assert key_of("page-views", hit) == "user:u-1"
+
+
+def test_numbers_name_people_as_text_and_guarded_values_name_nobody() -> None:
+    for value, person in ((42, "42"), (0, None), ("-1", None), (True, None), (" NULL ", None), ("test@x.com", None)):
+        named = read("identities", type="identify", anonymousId="v", userId=value)
+
+        assert isinstance(named, Identification)
+        assert named.person == person
+
+
+def test_a_user_id_and_an_email_named_together_are_linked() -> None:
+    named = read("identities", type="identify", anonymousId="v", userId="U1", traits={"email": " Ada+x@Acme.COM "})
+
+    assert isinstance(named, Identification)
+    assert named.person == "ada+x@acme.com"
+    assert named.links == (("U1", "ada+x@acme.com"),)
+
+
+def test_a_form_fills_email_is_looked_for_in_three_places() -> None:
+    for place in (
+        {"properties": {"email": "a@b.co"}},
+        {"context": {"traits": {"email": "a@b.co"}}},
+        {"traits": {"email": "a@b.co"}},
+    ):
+        fill = read("form-fills", type="track", event="Signed Up", anonymousId="v", **place)
+
+        assert isinstance(fill, FormFill)
+        assert fill.identification.person == "a@b.co"
+
+
+def test_nanoseconds_are_cut_and_a_time_without_zone_is_utc() -> None:
+    fact = read("touches", touchId="t", person="a@b.co", kind="call", timestamp="2026-05-01 10:00:00.123456999")
+
+    assert isinstance(fact, TouchFact)
+    assert fact.at == parse_instant("2026-05-01T10:00:00.123456Z", "at")
+
+
+def test_absent_is_unchanged_and_null_is_cleared() -> None:
+    change = read("deal-changes", dealId=7, amount=None)
+
+    assert isinstance(change, DealChange)
+    assert change.deal == "7"
+    assert change.amount is None
+    assert not change.stage
+
+
+def test_a_refund_is_read_in_minor_units() -> None:
+    refund = read("billing", type="refund", dealId="D", amount="12.345")
+
+    assert isinstance(refund, Refund)
+    assert (refund.amount, refund.currency) == (1235, "USD")
+
+
+@pytest.mark.parametrize(
+    ("topic", "fields", "where"),
+    [
+        ("deal-changes", {"dealId": "D", "amount": -1}, "deal-changes.amount"),
+        ("deal-changes", {"dealId": "D", "amount": "12,50"}, "deal-changes.amount"),
+        ("deal-changes", {"dealId": "D", "currency": "EURO"}, "deal-changes.currency"),
+        ("deal-changes", {"dealId": "D", "timestamp": "2026-06-02T00:00:01Z"}, "deal-changes.timestamp"),
+        ("deal-changes", {"dealId": "D", "timestamp": "yesterday"}, "deal-changes.timestamp"),
+        ("deal-changes", {}, "deal-changes"),
+        ("billing", {"type": "refund", "dealId": "D", "amount": 0}, "billing.amount"),
+        ("billing", {"type": "payment", "dealId": "D", "amount": 1}, "billing.type"),
+        ("page-views", {}, "page-views"),
+        ("page-views", {"anonymousId": "v", "properties": {"url": 7}}, "page-views.properties.url"),
+        ("identities", {"type": "unlink", "anonymousId": "v"}, "identities.unlinks"),
+        ("identities", {"type": "group", "userId": "u"}, "identities.groupId"),
+        ("contact-changes", {"person": "guest", "source": "crm"}, "contact-changes.person"),
+    ],
+)
+def test_a_wrong_fact_is_refused_as_a_whole_naming_where(topic: str, fields: dict[str, object], where: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        read(topic, **fields)
+
+    assert refused.value.where == where
+
+
+@pytest.mark.parametrize(
+    "value", [b"{", b"[]", b"\xff\xfe", b"null", None, b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"]
+)
+def test_what_is_no_message_at_all_is_refused(value: bytes | None) -> None:
+    with pytest.raises(BadInput):
+        decode("page-views", value, NOW, Settings())
+
+
+def test_a_fact_larger_than_the_setting_is_refused() -> None:
+    with pytest.raises(BadInput, match="at most"):
+        decode("page-views", b" " * (4 * 1024 * 1024 + 1), NOW, Settings())
