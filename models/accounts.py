@@ -39,8 +39,8 @@ _claim = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
 class Totals:
     """What a batch adds to the totals: cells, open deals by stage, what waits now or no more.
 
-    What waits is kept by (entry, account): a deal on the move may be with its new
-    account before the old one has let it go.
+    What waits is kept by (entry, holder): a deal on the move may be with its new
+    account, or with its account by another way, before the old one has let it go.
     """
 
     cells: Cells = field(default_factory=dict)
@@ -255,7 +255,7 @@ class Account:
                 if every or self._touched(name, conversion, change.times):
                     self._book_deal(totals, name, conversion, sign)
         for name in change.moved & self.deals.keys():
-            self._book_state(totals, self.deals[name], self._conversions[name], sign)
+            self._book_state(totals, name, sign)
 
     def _touched(self, name: str, conversion: Conversion, times: list[int]) -> bool:
         if not times:
@@ -268,10 +268,11 @@ class Account:
             credits = self.deal_credits(name, conversion).credits
             add_cells(totals.cells, conversion, credits, sign, self._rules)
 
-    def _book_state(self, totals: Totals, deal: Deal, conversions: list[Conversion], sign: int) -> None:
-        """The deal's place in the pipeline, and what of it waits."""
-        for entry, reason in waiting_of(deal, conversions, self._rules).items():
-            totals.waiting[entry, self.name] = reason if sign > 0 else None
+    def _book_state(self, totals: Totals, name: str, sign: int) -> None:
+        """The place in the pipeline of the deal kept as `name`, and what of it waits."""
+        deal, holder = self.deals[name], f"{self.name}/{_path(name)}"
+        for entry, reason in waiting_of(deal, self._conversions[name], self._rules).items():
+            totals.waiting[entry, holder] = reason if sign > 0 else None
         amount = open_amount(deal, self._rules) if is_open(deal, self._rules) else None
         if amount is not None:
             numbers = totals.pipeline.setdefault(deal.stage or "(none)", [0, 0])

@@ -157,7 +157,7 @@ def opened(message: Message, rules: Rules) -> Item:
     """A message as an item; a forwarded fact as the fact it is."""
     if not isinstance(message, Forward):
         return Item(message.to, "", message, None)
-    record = Record(message.topic, -1, -1, message.recorded_at, message.value)
+    record = Record(message.topic, message.partition, message.offset, message.recorded_at, message.value)
     fact = decode(message.topic, message.value, message.recorded_at, rules.settings)
     return Item(message.to, message.topic, fact, record)
 

@@ -210,7 +210,7 @@ class Person:
             withdrawn: Changes = dict.fromkeys([*names, *self._own])
             if withdrawn and self._parent:
                 yield Report(self._parent, self.tag, withdrawn)
-            passed = {name: value for name, value in self.parts.items() if name[0] in _passed(parent)}
+            passed: Changes = {name: value for name, value in self.parts.items() if name[0] in _passed(parent)}
         else:
             passed = {name: value for name, value in self._changed.items() if name[0] in _passed(parent)}
             own = difference(self._own, contents)
@@ -458,7 +458,8 @@ def deal_parent(account: str | None, contacts: tuple[str, ...], deal: str, rules
     """Whose journey the deal's is: its account's, else its first contact's, else nobody's."""
     if account is not None:
         return f"account:{account_id(account, rules)}"
-    return f"person:{contacts[0]}" if contacts else f"account:deal:{deal}"
+    # Ids are trimmed: none begins with a space, so nobody's journey is nobody's.
+    return f"person:{contacts[0]}" if contacts else f"account: {deal}"
 
 
 def account_id(text: str, rules: Rules) -> str:

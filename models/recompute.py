@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models.accounts import claimed, latest, waiting_of
-from models.channels import Origin
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.deals import Conversion, Deal, conversions_of, fold, is_open, open_amount, won_at
 from models.errors import BadInput
 from models.facts import (
+    ACCOUNT_CHANGES,
     BILLING,
     CONTACT_CHANGES,
     DEAL_CHANGES,
@@ -88,8 +88,8 @@ class Books:
     conflicts: set[tuple[str, str]] = field(default_factory=set)
 
 
-def recompute(facts: Iterable[RawFact], rules: Rules) -> Books:
-    """The books of all facts, whatever their order and however often each came."""
+def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules) -> Books:
+    """The books of all facts (as RawFact), whatever their order and however often each came."""
     books = Books()
     kept = _Facts(rules)
     for raw in facts:
@@ -222,8 +222,9 @@ class _People:
                 self._know(name, message.at)
             if message.id not in withdrawn.get(visitor, ()):
                 self._link(message)
-                for identified in {visitor, message.other_visitor or visitor} if message.person else ():
-                    marks[identified].append(_Mark(message.at, message.id, message.person or ""))
+                if message.person:
+                    for identified in {visitor, message.other_visitor or visitor}:
+                        marks[identified].append(_Mark(message.at, message.id, message.person))
         for visitor, hits in kept.of(PAGE_VIEWS).items():
             for hit in hits.values():
                 if hit.person:
@@ -324,8 +325,10 @@ def _with_known(touches: Sequence[Touch], moments: Iterable[int]) -> list[Touch]
     known: dict[int, list[int]] = defaultdict(list)
     for at in sorted(set(moments)):
         known[max(bisect_right(touches, at, key=lambda touch: touch.at) - 1, 0)].append(at)
-    noted = enumerate(touches)
-    return [msgspec.structs.replace(touch, known_at=tuple(known.get(number, ()))) for number, touch in noted]
+    return [
+        msgspec.structs.replace(touch, known_at=tuple(known[number])) if number in known else touch
+        for number, touch in enumerate(touches)
+    ]
 
 
 class _Form(NamedTuple):
@@ -404,7 +407,8 @@ class _Accounts(NamedTuple):
 
 
 def _accounts_of(kept: _Facts, people: _People, rules: Rules) -> _Accounts:
-    links = [link for name, changes in kept.of("account-changes").items() for link in _account_links(name, changes, rules)]
+    changes_of = kept.of(ACCOUNT_CHANGES)
+    links = [link for name, changes in changes_of.items() for link in _account_links(name, changes, rules)]
     accounts = _Accounts({}, roots_of(links, _NO_LIMIT), {})
     ids: dict[str, list[str]] = defaultdict(list)
     for name in people.known:
@@ -430,8 +434,8 @@ def _account_links(name: str, changes: Mapping[str, AccountChange], rules: Rules
     if merged and merged.merged_into != name:
         yield Link(merged.at, merged.id, name, str(merged.merged_into))
     claim = latest(changes.values(), "domains")
-    for domain in sorted(claimed(claim, rules) - {name}) if claim else ():
-        yield Link(claim.at, claim.id, domain, name) if claim else None
+    if claim:
+        yield from (Link(claim.at, claim.id, domain, name) for domain in sorted(claimed(claim, rules) - {name}))
 
 
 def _journeys(touches: Iterable[Owned], people: _People, accounts: _Accounts) -> dict[str, list[Owned]]:
@@ -498,8 +502,8 @@ def _deal_credits(
     deal: Deal, conversion: Conversion, journey: Sequence[Touch], lead: int | None, rules: Rules
 ) -> list[Credit]:
     """The conversion's credits; a refund's by the split of the win."""
-    won = won_at(deal, rules)
-    is_refund = conversion.kind == "refund" and won is not None
-    kind, at = ("won", won) if is_refund else (conversion.kind, conversion.at)
-    milestones = milestones_of(conversion.kind, at or 0, lead, deal.created_at, won)
-    return credits_of(conversion, at or 0, eligible(journey, kind, at or 0, rules), milestones, rules)
+    kind, at, won = conversion.kind, conversion.at, won_at(deal, rules)
+    if kind == "refund" and won is not None:
+        kind, at = "won", won
+    milestones = milestones_of(kind, at, lead, deal.created_at, won)
+    return credits_of(conversion, at, eligible(journey, kind, at, rules), milestones, rules)

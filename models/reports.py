@@ -6,9 +6,10 @@ report says which parts of a child are now what, and which are gone; the parent 
 them under the child's tag, so that two children never write the same part.
 """
 
-import hashlib
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -29,12 +30,14 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag="report"):
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, tag="forward"):
-    """A fact that reached the partition of another key than its own."""
+    """A fact that reached the partition of another key than its own, and where it lies."""
 
     to: str
     topic: str
     value: bytes
     recorded_at: int
+    partition: int
+    offset: int
 
 
 class Invite(msgspec.Struct, frozen=True, array_like=True, tag="invite"):
@@ -72,8 +75,8 @@ def unpack_messages(value: bytes) -> list[Message]:
 
 @lru_cache(maxsize=200_000)
 def tag_of(child: str) -> str:
-    """Eight characters that stand for a child's name within part names."""
-    return hashlib.blake2b(child.encode(), digest_size=4).hexdigest()
+    """Eight characters (48 bits) that stand for a child's name within part names."""
+    return urlsafe_b64encode(blake2b(child.encode(), digest_size=6).digest()).decode()
 
 
 def under(tag: str, name: str) -> str:

@@ -4,6 +4,7 @@ The step of the visitors lane. Sessions are kept apart as parts, so that a long 
 costs a new hit nothing; what is reported is always a function of all facts known.
 """
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -81,7 +82,7 @@ _unpack_fill = msgspec.msgpack.Decoder(FormFill).decode
 _unpack_unlink = msgspec.msgpack.Decoder(Unlink).decode
 _unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
 _unpack_pair = msgspec.msgpack.Decoder(tuple[str, str]).decode
-_UUID_CHARS = frozenset("0123456789abcdef-")
+_UUIDS = re.compile("(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})+")
 
 
 class Session:
@@ -106,20 +107,18 @@ class Session:
         hits = self.hits
         if len(hits) == 1:
             return _pack_single(hits[0])
-        origins, paths, persons = _Table(), _Table(), _Table()
+        at, ids, origins, paths, persons = zip(*hits, strict=True)
+        gaps = [later - earlier for earlier, later in pairwise(at)]
+        tables = (_tabled(origins), _tabled(persons))
+        known_paths = {path: row for row, path in enumerate(dict.fromkeys(paths))}
+        path_rows = _numbers([known_paths[path] for path in paths])
         return pack(
             _Packed(
-                hits[0].at,
-                [later.at - earlier.at for earlier, later in pairwise(hits)],
-                _pack_ids([hit.id for hit in hits]),
-                origins.rows,
-                paths.rows,
-                persons.rows,
-                _numbers(0 if hit.origin is None else 1 + origins.row(hit.origin) for hit in hits),
-                _numbers(paths.row(hit.path) for hit in hits),
-                _numbers(0 if hit.person is None else 1 + persons.row(hit.person) for hit in hits),
+                at[0], gaps, _pack_ids(list(ids)),
+                tables[0][0], list(known_paths), tables[1][0],
+                tables[0][1], path_rows, tables[1][1],
             )
-        )
+        )  # fmt: skip
 
 
 def _pack_single(hit: Hit) -> bytes:
@@ -130,38 +129,27 @@ def _pack_single(hit: Hit) -> bytes:
     return pack(_Packed(hit.at, [], _pack_ids([hit.id]), origin, [hit.path], person, *rows))
 
 
-class _Table:
-    """Values in the order first seen, by number."""
-
-    def __init__(self) -> None:
-        self.rows: list[Any] = []
-        self._numbers: dict[Any, int] = {}
-
-    def row(self, value: Any) -> int:
-        number = self._numbers.setdefault(value, len(self.rows))
-        if number == len(self.rows):
-            self.rows.append(value)
-        return number
+def _tabled(values: Sequence[Any]) -> tuple[list[Any], bytes | list[int]]:
+    """The different values, and each one's row number counted from 1; 0 for None."""
+    known = {value: row for row, value in enumerate(dict.fromkeys(v for v in values if v is not None), 1)}
+    if not known:
+        return [], b""
+    return list(known), _numbers([0 if value is None else known[value] for value in values])
 
 
-def _numbers(values: Iterable[int]) -> bytes | list[int]:
+def _numbers(rows: list[int]) -> bytes | list[int]:
     """A byte a number while all fit one; nothing at all while all are 0."""
-    rows = list(values)
-    if not any(rows):
+    most = max(rows)
+    if most == 0:
         return b""
-    return bytes(rows) if max(rows) < 256 else rows
+    return bytes(rows) if most < 256 else rows
 
 
 def _pack_ids(ids: list[str]) -> list[str] | bytes:
     """Canonical UUIDs as their 16 bytes, any other ids as they are."""
-    if all(len(text) == 36 and text[8] == "-" and text[13] == "-" for text in ids):
-        joined = "".join(ids)
-        if _UUID_CHARS.issuperset(joined):
-            try:
-                packed = bytes.fromhex(joined.replace("-", ""))
-            except ValueError:
-                return ids
-            return packed if _unpack_ids(packed) == ids else ids
+    joined = "".join(ids)
+    if {*map(len, ids)} == {36} and _UUIDS.fullmatch(joined):
+        return bytes.fromhex(joined.replace("-", ""))
     return ids
 
 
@@ -253,13 +241,26 @@ class Visitor:
             case HitFact():
                 return self._apply_hit(fact)
             case Identification():
-                return self._keep(self.identifications, _ID, fact, fact.at, fact.id, IDENTITIES)
+                rival = self._displace(self.unlinks, _UNLINK, fact)
+                return rival or self._keep(self.identifications, _ID, fact, fact.at, fact.id, IDENTITIES)
             case FormFill():
                 named = fact.identification
                 return self._keep(self.fills, _FILL, fact, named.at, named.id, FORM_FILLS)
             case Unlink():
-                return self._keep(self.unlinks, _UNLINK, fact, fact.at, fact.id, IDENTITIES)
+                rival = self._displace(self.identifications, _ID, fact)
+                return rival or self._keep(self.unlinks, _UNLINK, fact, fact.at, fact.id, IDENTITIES)
         raise TypeError(f"no fact of a visitor: {fact!r}")
+
+    def _displace(self, others: dict[str, Any], kind: str, fact: Identification | Unlink) -> Conflict | None:
+        """Drop a fact of the other sort with the same id where it is the greater; Conflict where it stands."""
+        other = others.get(fact.id)
+        if other is None:
+            return None
+        if (other.at, pack(other)) < (fact.at, pack(fact)):
+            return Conflict(IDENTITIES, fact.id, other.at)
+        del others[fact.id]
+        self._dirty[f"{kind}:{fact.id}"] = None
+        return None
 
     def _keep(self, kept: dict[str, Any], kind: str, fact: Any, at: int, fact_id: str, topic: str) -> Conflict | None:
         """Keep the fact, the smaller of two with one id."""
@@ -453,12 +454,17 @@ class Visitor:
 
     def flush(self) -> Outcome:
         """What changed in storage, and what people, touches and other visitors must be told."""
+        if not (self._all_stale or self._marked):
+            return self._flushed([])
         old, new = self._touch_changes()
         messages: list[Message] = list(reports(old, new, self.tag))
         if self._all_stale:
             told = self._contents()
             messages = list(reports(_merge(old, self.told), _merge(new, told), self.tag))
             self.told = told
+        return self._flushed(messages)
+
+    def _flushed(self, messages: list[Message]) -> Outcome:
         changes = self._stored_changes()
         self._changed, self._gone, self._dirty, self._all_stale = {}, [], {}, False
         return Outcome(changes, messages)
@@ -475,8 +481,6 @@ class Visitor:
 
     def _touch_changes(self) -> tuple[Contents, Contents]:
         """The touches of the sessions that may have changed: as reported, and as they are."""
-        if not self._all_stale and not self._marked:
-            return {}, {}
         changed = [session for session in self._changed.values() if session.retouched]
         sessions = self.sessions if self._all_stale else changed
         old: Contents = {}
@@ -549,9 +553,11 @@ class Visitor:
         for person, at in self._first_named().items():
             yield f"person:{person}", f"{KNOWN}:", pack(at)
         withdrawn = {unlink.unlinks for unlink in self.unlinks.values()}
-        for message in self._messages():
+        said = [(_ID, message) for message in self.identifications.values()]
+        said += [(_FILL, fill.identification) for fill in self.fills.values()]
+        for kind, message in said:
             if message.id not in withdrawn:
-                yield from _told_links(message, self.name)
+                yield from _told_links(kind, message, self.name)
         for fill in self.fills.values():
             yield from self._told_fill(fill, withdrawn)
         if len(self._persons()) > self._site.rules.settings.identity.persons_per_visitor:
@@ -599,9 +605,9 @@ class Visitor:
         return site_touch(named.at, named.id, FORM_FILL, origin, path, self.name, self._site.rules)
 
 
-def _told_links(message: Identification, visitor: str) -> Iterator[tuple[str, str, bytes]]:
+def _told_links(kind: str, message: Identification, visitor: str) -> Iterator[tuple[str, str, bytes]]:
     for source, target in message.links:
-        yield f"person:{source}", f"{LINK}:{message.id}", pack(Link(message.at, message.id, source, target))
+        yield f"person:{source}", f"{LINK}:{kind}{message.id}", pack(Link(message.at, message.id, source, target))
     if message.group:
         person, group = message.group
         yield f"person:{person}", f"{GROUP}:{message.id}", pack((message.at, group))

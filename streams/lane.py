@@ -400,10 +400,11 @@ class LaneService:
         return len(entries)
 
 
-def _origin(item: Item) -> tuple[bytes, int]:
-    """The record's bytes and time, so that its own partition reads it as it came."""
-    assert item.record is not None
-    return item.record.value or b"", item.record.recorded_at
+def _origin(item: Item) -> tuple[bytes, int, int, int]:
+    """The record's bytes, time and place, so that its own partition reads it as it came."""
+    record = item.record
+    assert record is not None
+    return record.value or b"", record.recorded_at, record.partition, record.offset
 
 
 def _portions(messages: list[Message]) -> Iterator[list[Message]]:

@@ -23,6 +23,8 @@ RUN_KEY = "touchline:run"
 RULES_KEY = "touchline:rules"
 WORKER_PREFIX = "touchline:workers:"
 _SCANNED_AT_ONCE = 10_000
+_BACKOFF_MS = 5
+"""The client backs off once for every topic that it is first asked about."""
 
 LanePartition = tuple[str, int]
 Place = tuple[str, int]
@@ -109,7 +111,7 @@ async def ends_reader(settings: Settings) -> AsyncIterator[ReadEnds]:
 
     A topic that does not exist yet ends at 0.
     """
-    consumer = AIOKafkaConsumer(**kafka_options(settings))
+    consumer = AIOKafkaConsumer(**kafka_options(settings), retry_backoff_ms=_BACKOFF_MS)
 
     async def ends(topics: Iterable[str]) -> Ends:
         existing = await consumer.topics()

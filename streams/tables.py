@@ -10,7 +10,7 @@ key                                       type    holds
 {visitors:3}:p:<entity>                   hash    the parts of an entity that is spread out, one field each
 {accounts:3}:credits:<conversion>:<dim>   hash    <day> or <day> NUL <value> → count and amount of each model (int64)
 {accounts:3}:pipeline                     hash    stage → count and amount of open deals (int64)
-{accounts:3}:waiting                      hash    what waits to be booked NUL account → why
+{accounts:3}:waiting                      hash    what waits to be booked NUL where → why
 {accounts:3}:newest                       list    the newest touches as JSON, newest first
 touchline:run                             string  number of the run; a rebuild begins another
 touchline:rules                           string  the rules (settings) that the tables were made under

@@ -20,8 +20,8 @@ from streams.standing import Ends, ReadEnds, Standing
 from streams.topics import INTERNAL, OUTSIDE
 
 PAUSE_KEY = "touchline:pause"
-PAUSE_SECONDS = 60
-PAUSE_RENEWED_SECONDS = 10.0
+PAUSE_SECONDS = 20
+PAUSE_RENEWED_SECONDS = 4.0
 POLL_SECONDS = 0.03
 FLOWING_SECONDS = 5.0
 """How long the lanes may go on by themselves before they are paused to see them still."""

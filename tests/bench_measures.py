@@ -347,7 +347,8 @@ async def latency(bench: Bench) -> list[Figure]:
     """Sentinels among 2,000 facts a second, from their sending to their total in Redis."""
     leads: list[list[float]] = []
     wins: list[list[float]] = []
-    async with bench.rig.ground("latency") as ground, ground.worker():
+    busy: list[float] = []
+    async with bench.rig.ground("latency") as ground, ground.worker() as worker:
         settings = ground.settings
         async with (
             load(settings, bench_facts.endless(), LOAD_A_SECOND),
@@ -356,10 +357,16 @@ async def latency(bench: Bench) -> list[Figure]:
             await asyncio.sleep(LATENCY_WARM_SECONDS)
             for run in range(RUNS):
                 bench.tell(f"latency at {LOAD_A_SECOND:,} facts/s, run {run + 1} of {RUNS}")
+                begun, had = time.perf_counter(), cpu_seconds(worker.pid)
                 for made, of in ((lead_sentinel, leads), (won_sentinel, wins)):
                     half = _sentinels(made, run, settings)
                     of.append(await Stopwatch(settings, ground.redis, kafka).run(half, SENTINEL_SECONDS))
-    return [*_percentiles("a lead, through three lanes", leads), *_percentiles("a won deal, through two lanes", wins)]
+                busy.append(100 * (cpu_seconds(worker.pid) - had) / (time.perf_counter() - begun))
+    return [
+        *_percentiles("a lead, through three lanes", leads),
+        *_percentiles("a won deal, through two lanes", wins),
+        Figure(f"the worker's core at {LOAD_A_SECOND:,} facts/s", busy, "% busy"),
+    ]
 
 
 def _sentinels(make: Callable[[int, int], Sentinel], run: int, settings: Settings) -> list[Sentinel]:

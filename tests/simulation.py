@@ -35,16 +35,21 @@ from models.accounts import Account, Totals
 from models.conversions import unpack_numbers, unpack_vector
 from models.errors import BadInput
 from models.facts import decode, key_of
-from models.lanes import LANES, Record
+from models.lanes import LANES
 from models.partitions import partition_of
+from models.recompute import RawFact as RecordedFact
+from models.recompute import recompute
 from models.rules import Rules
 from streams import lane as lane_module
 from streams import tables as tables_module
 from streams.lane import LaneService
 from streams.tables import Tables, cell_of, waiting_entry
+from streams.topics import DEAD_LETTERS
 from tests.worlds import RawFact, rules
 
 MOST_STEPS = 100_000
+_DANGER = dict.fromkeys(("before commit", "after commit", "send", "publish", "published"), 8)
+"""How many times as likely a worker dies at the points that matter most."""
 
 
 class Stuck(AssertionError):
@@ -184,22 +189,27 @@ class Chance:
         self.rng = rng
         self.crashes = 0 if plan.calm else rng.choice((0, 1, 2, 4, 8))
         self.crash = rng.choice((0.002, 0.01, 0.05))
-        self.failure = 0.0 if plan.calm else rng.choice((0.0, 0.0, 0.01, 0.05))
+        self.failure = 0.0 if plan.calm else rng.choice((0.0, 0.01, 0.05, 0.15))
         self.failures = 60
-        self.patience = 1.0 if plan.calm else rng.choice((1.0, 0.99, 0.95))
+        self.patience = 1.0 if plan.calm else rng.choice((1.0, 0.98, 0.9))
         self.crashed_at: Counter[str] = Counter()
         self.kill: Callable[[Process], None] = lambda process: None
+        self.freeze = self.kill
 
     async def turn(self, point: str) -> None:
-        """Others may go first; or the process that asks dies here."""
-        if self.crashes and self.rng.random() < self.crash:
+        """Others may go first; or the process that asks dies here, or stands still for long."""
+        if self.crashes and self.rng.random() < self.crash * _DANGER.get(point, 1):
             self.crashes -= 1
             self.crashed_at[point] += 1
-            self.kill(_process.get())
+            self.rng.choice((self.kill, self.freeze))(_process.get())
+            await _Yield()
         for _ in range(int(self.rng.random() * 3)):
             await _Yield()
-        if not _process.get().is_alive:
-            await _Yield()
+
+    def end(self) -> None:
+        """Nothing goes wrong any more."""
+        self.crashes = self.failures = 0
+        self.patience = 1.0
 
     def fails(self) -> bool:
         """Does the connection break now?"""
@@ -313,6 +323,7 @@ class Consumer:
 
     def _take(self, places: list[TopicPartition], most: int) -> dict[TopicPartition, list[Stored]]:
         rng = self._chance.rng
+        places = [place for place in places if self._simulation.log.end(*place) > self._positions[place]]
         rng.shuffle(places)
         most = min(most, rng.choice((1, 2, 3, 5, 50)))
         found = {}
@@ -579,7 +590,7 @@ class Simulation:
     def __init__(self, plan: Plan) -> None:
         self.rng = rng = random.Random(plan.seed)
         self.chance = Chance(plan, rng)
-        self.chance.kill = self.kill
+        self.chance.kill, self.chance.freeze = self.kill, self.freeze
         self.partitions = rng.choice((2, 3))
         self.rules = rules_for(plan.variant, self.partitions)
         self.remembered = rng.choice((1, 3, 1000))
@@ -603,14 +614,13 @@ class Simulation:
         """Let everything happen; then let the lanes come to rest."""
         for _ in range(self._most_workers):
             self.hire()
-        rate = self.rng.choice((0.003, 0.02))
-        while self._to_come or self.chance.crashes:
+        rate = self.rng.choice((0.01, 0.05))
+        least = 0 if self._calm else self.rng.choice((5, 30))
+        while self._to_come or self.events.total() < least:
             if self.rng.random() < rate:
                 self._happen()
             self._step()
-            if not self._to_come and self.rng.random() < 0.01:
-                self.chance.crashes = 0
-        self.chance.failure, self.chance.patience = 0.0, 1.0
+        self.chance.end()
         self._recover()
         while not self._is_at_rest():
             for _ in range(40):
@@ -619,7 +629,8 @@ class Simulation:
     def _happen(self) -> None:
         events: list[Callable[[], None]] = [self._arrive] * 4
         if not self._calm:
-            events += [self._freeze, self._thaw, self._move, self._hire_another, self._pause, self._go_on]
+            events += [self._freeze, self._thaw, self._move, self._move, self._move]
+            events += [self._hire_another, self._pause, self._go_on]
         event = self.rng.choice(events)
         self.events[event.__name__] += 1
         event()
@@ -634,7 +645,7 @@ class Simulation:
             self._recover()
         if self.loop.failures:
             raise self.loop.failures[0]
-        for worker in self.workers:
+        for worker in self.workers if self.steps % 16 == 0 else ():
             for service in worker.services:
                 if service.failed.done() and worker.process.is_alive:
                     service.failed.result()
@@ -646,11 +657,13 @@ class Simulation:
         del self._to_come[:some]
 
     def _freeze(self) -> None:
+        self.freeze(self.rng.choice(self.workers).process)
+
+    def freeze(self, process: Process) -> None:
         """A worker stands still, and its group gives its partitions to others."""
-        worker = self.rng.choice(self.workers)
-        if not worker.process.stands_still:
-            worker.process.stands_still = True
-            self._forget(worker.process)
+        if process is not self.outside and not process.stands_still:
+            process.stands_still = True
+            self._forget(process)
             self._hire_another()
 
     def _thaw(self) -> None:
@@ -777,6 +790,11 @@ class Simulation:
                 books.add(account.totals())
         return books
 
+    def letters(self) -> list[dict[str, Any]]:
+        """The dead letters, each once."""
+        letters = [msgspec.json.decode(value) for value in self.log.values(DEAD_LETTERS)]
+        return list({letter["id"] + letter["lane"]: letter for letter in letters}.values())
+
     def entities(self, lane: str) -> Iterator[tuple[str, dict[str, bytes]]]:
         """The ids and parts of a lane's entities at rest."""
         for key, value in self.store.keys.items():
@@ -888,3 +906,59 @@ def simulate(plan: Plan, change: Callable[[Simulation], None] = lambda simulatio
         simulation.loop.end()
         asyncio._set_running_loop(before)
     return simulation
+
+
+# --- examples and the smallest that fails -----------------------------------------------------
+
+
+def books_of(facts: Sequence[RawFact], law: Rules) -> Books:
+    """What the batch recomputation says; Kafka keeps milliseconds only."""
+    batch = recompute((RecordedFact(topic, value, at // 1000 * 1000) for topic, value, at in facts), law)
+    return Books(batch.cells, batch.pipeline, batch.waiting).settled()
+
+
+def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
+    """How the totals after a run differ from what they should be, in short; empty when they do not.
+
+    `expected` are the facts whose books they should be, by default the plan's own.
+    """
+    try:
+        after = simulate(plan)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    live, at_rest = after.books().settled(), after.books_of_parts().settled()
+    batch = books_of(plan.facts if expected is None else expected, after.rules)
+    if live != batch:
+        return f"live totals are not those of the facts: {_unlike(live, batch)}"
+    if live != at_rest:
+        return f"live totals are not those of the state at rest: {_unlike(live, at_rest)}"
+    return ""
+
+
+def _unlike(mine: Books, theirs: Books) -> str:
+    for one, other in ((mine.cells, theirs.cells), (mine.pipeline, theirs.pipeline), (mine.waiting, theirs.waiting)):
+        unlike = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        if unlike:
+            return f"{len(unlike)}, such as {unlike[0]}: {one.get(unlike[0])} and {other.get(unlike[0])}"
+    return "not at all"
+
+
+def smallest(plan: Plan, fails: Callable[[Plan], object], tries: int = 25) -> Plan:
+    """A plan with as few facts that still fails, under this seed or one of some others."""
+    size = max(len(plan.facts) // 2, 1)
+    while True:
+        at = 0
+        while at < len(plan.facts):
+            fewer = [*plan.facts[:at], *plan.facts[at + size :]]
+            plans = (replace(plan, facts=fewer, seed=seed) for seed in (plan.seed, *range(tries)))
+            failing = next((each for each in plans if fails(each)), None)
+            plan, at = (failing, at) if failing else (plan, at + size)
+        if size == 1:
+            return plan
+        size //= 2
+
+
+def told(plan: Plan) -> str:
+    """A failing plan as a test's last words: what differs, and the code that shows it again."""
+    facts = "".join(f"\n    {fact!r}," for fact in plan.facts)
+    return f"{difference(plan)}\nPlan(seed={plan.seed}, variant={plan.variant}, calm={plan.calm}, facts=[{facts}\n])"

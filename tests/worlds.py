@@ -107,7 +107,7 @@ class _World:
         return pool[self.rng.randrange(len(pool))]
 
     def rarely(self, chance: float) -> bool:
-        return self.rng.random() < chance
+        return self.rng.random() >= 1 - chance  # so that hypothesis shrinks towards False
 
     def instant(self) -> str:
         """On the grid of ten minutes around midnight; now and then a microsecond beside it."""
@@ -161,7 +161,7 @@ class _World:
         body = {"type": "track", "event": self.one(_EVENTS), **self.message(), **self.place()}
         body["properties"] = {"email": self.email()}
         if self.rarely(0.4):
-            body["properties"]["externalId"] = self.one((self.id("t"), self.id("t"), body["messageId"], ""))
+            body["properties"]["externalId"] = self.one((self.id("t"), self.id("t"), self.id(), body["messageId"], ""))
         if self.rarely(0.3):
             body["userId"] = self.person()
         if self.rarely(0.1):
@@ -312,7 +312,7 @@ class _World:
             target = self.one(links)
             body = {
                 "type": "unlink",
-                "messageId": self.id("x"),
+                "messageId": self.id(self.one("xxm")),
                 "timestamp": self.instant(),
                 "unlinks": target["messageId"],
             }
@@ -367,7 +367,7 @@ def _raw(made: _World, topic: str, body: Body) -> RawFact:
 
 
 def without_ties(facts: list[RawFact]) -> list[RawFact]:
-    """The facts less Segment messages of one id and time that differ: which of them stands or is later is ours to say."""
+    """The facts less Segment messages of one id and time that differ: which of them comes first is ours to say."""
     seen: dict[tuple[str, str], bytes] = {}
     kept = []
     for topic, value, recorded_at in facts:

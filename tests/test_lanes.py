@@ -1,0 +1,198 @@
+"""The incremental path as pure code: lanes in one process against the batch recomputation.
+
+Messages are handed over in order, a few at a time, between facts or after them; entities
+are now and then built anew from what is kept of them. Crashes, copies and rebalances are
+the simulation's.
+"""
+
+import os
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from models.accounts import Account, Totals
+from models.lanes import AnyEntity, Item, Record, builder, lane_of, opened, read, step
+from models.recompute import recompute
+from models.reports import Message, Parts
+from models.rules import Rules
+from tests.test_recompute import call, deal, fact, hit, identify, refund
+from tests.worlds import VARIANTS, RawFact, rules, world
+
+WORLDS = int(os.environ.get("TOUCHLINE_WORLDS", "400"))
+MOST_MESSAGES = 100_000
+
+
+class Lanes:
+    """All entities of all lanes, what is kept of each, and messages on their way."""
+
+    def __init__(self, law: Rules, rng: random.Random) -> None:
+        self.rules, self.rng, self.build = law, rng, builder(law)
+        self.parts: dict[str, Parts] = {}
+        self.entities: dict[str, AnyEntity] = {}
+        self.messages: list[Message] = []
+        self.totals = Totals()
+
+    def take(self, facts: list[RawFact]) -> None:
+        """Take all facts and messages, a few of these or those at a time."""
+        records = [Record(topic, 0, number, at, value) for number, (topic, value, at) in enumerate(facts)]
+        taken = 0
+        while records or self.messages:
+            if records and (not self.messages or self.rng.random() < 0.5):
+                self.step(read(_first(records, self.rng.randint(1, 6)), self.rules)[0])
+            else:
+                some = _first(self.messages, self.rng.randint(1, 12))
+                taken += len(some)
+                assert taken < MOST_MESSAGES, "the lanes never come to rest"
+                self.step([opened(message, self.rules) for message in some])
+
+    def step(self, items: Iterable[Item]) -> None:
+        """One batch a lane."""
+        by_lane: dict[str, list[Item]] = {}
+        for item in items:
+            by_lane.setdefault(lane_of(item.entity), []).append(item)
+        for mine in by_lane.values():
+            batch = step(mine, {item.entity: self.load(item.entity) for item in mine})
+            for entity, changes in batch.changes.items():
+                kept = {**self.parts.get(entity, {}), **changes}
+                self.parts[entity] = {name: value for name, value in kept.items() if value is not None}
+            self.totals.add(batch.totals)
+            self.messages.extend(batch.messages)
+
+    def load(self, entity: str) -> AnyEntity:
+        """The entity in memory, or built anew."""
+        if entity not in self.entities or self.rng.random() < 0.3:
+            self.entities[entity] = self.build(entity, dict(self.parts.get(entity, {})))
+        return self.entities[entity]
+
+    def totals_at_rest(self) -> Totals:
+        """What all accounts come to when each is built anew."""
+        totals = Totals()
+        for name, parts in self.parts.items():
+            entity = self.build(name, dict(parts))
+            if isinstance(entity, Account) and not entity.parent:
+                totals.add(entity.totals())
+        return totals.without_zeros()
+
+
+def _first(queue: list, number: int) -> list:  # type: ignore[type-arg]
+    taken = queue[:number]
+    del queue[:number]
+    return taken
+
+
+def compare(facts: list[RawFact], variant: int, seed: int) -> None:
+    books = recompute(facts, rules(variant))
+    lanes = Lanes(rules(variant), random.Random(seed))
+
+    lanes.take(facts)
+
+    live, where = lanes.totals.without_zeros(), f"seed {seed}"
+    assert live.cells == books.cells, where
+    assert live.pipeline == books.pipeline, where
+    assert {entry: why for (entry, _), why in live.waiting.items() if why is not None} == books.waiting, where
+    at_rest = lanes.totals_at_rest()
+    assert (at_rest.cells, at_rest.pipeline) == (books.cells, books.pipeline), where
+    for name, parts in lanes.parts.items():
+        outcome = lanes.build(name, dict(parts)).flush()
+        outcome = outcome[0] if isinstance(outcome, tuple) else outcome
+        assert (outcome.changes, outcome.messages) == ({}, []), f"{name} says something when it is only loaded"
+
+
+def test_lanes_come_to_the_books_of_the_batch_recomputation():
+    for seed in range(WORLDS):
+        compare(world(random.Random(seed), seed % 30), seed % VARIANTS, seed)
+
+
+@pytest.mark.slow
+def test_lanes_come_to_the_books_of_the_batch_recomputation_in_thousands_of_worlds():
+    for seed in range(10_000, 10_000 + max(WORLDS, 3000)):
+        compare(world(random.Random(seed), seed % 60), seed % VARIANTS, seed)
+
+
+def alias(at: str, previous: str, user: str) -> RawFact:
+    ids = {"messageId": f"{previous} is {user}", "timestamp": at, "previousId": previous, "userId": user}
+    return fact("identities", type="alias", **ids)
+
+
+def account(at: str, name: str, **fields: object) -> RawFact:
+    return fact("account-changes", account=name, messageId=f"{name} {at}", timestamp=at, **fields)
+
+
+def form_fill(
+    at: str, visitor: str, email: str, external: str | None = None, message: str = "form", **fields: object
+) -> RawFact:
+    ids = {"messageId": message, "timestamp": at, "anonymousId": visitor}
+    properties = {"email": email, "externalId": external}
+    return fact("form-fills", type="track", event="Signed Up", properties=properties, **ids, **fields)
+
+
+def contact(at: str, person: str, company: str | None) -> RawFact:
+    said = {"person": person, "source": "crm", "account": company}
+    return fact("contact-changes", messageId="import", timestamp=at, **said)
+
+
+ONE, TWO, THREE, FOUR = (f"2026-02-0{day}T10:00:00Z" for day in (1, 2, 3, 4))
+CAUGHT = {
+    "a replaced link that closes a circle": [
+        alias(ONE, "u1", "u2"),
+        alias(TWO, "u3", "u1"),
+        alias(THREE, "u1", "u3"),
+        call(ONE, "u1"),
+    ],
+    "two refunds of one deal": [deal(ONE, amount=100), refund(TWO, "1"), refund(THREE, "2")],
+    "contacts of one import at one instant": [
+        contact(ONE, "u1", None),
+        contact(ONE, "u2", "C1"),
+        alias(TWO, "u1", "u2"),
+    ],
+    "one message id with two visitors of one person": [
+        form_fill(ONE, "v1", "ann@acme.com"),
+        form_fill(TWO, "v2", "ann@acme.com"),
+    ],
+    "form fills with each other's external id": [
+        form_fill(ONE, "v1", "ann@acme.com", "b", "a"),
+        form_fill(TWO, "v1", "ann@acme.com", "a", "b"),
+        fact("touches", touchId="a", timestamp=TWO, person="u1", kind="demo"),
+        fact("touches", touchId="b", timestamp=TWO, person="u2", kind="call"),
+    ],
+    "a person unknown again while linked": [
+        identify(TWO, "ann@acme.com", message="same", userId="u2"),
+        identify(ONE, "dee@beta.de", message="same", userId="u1"),
+    ],
+    "a claim and a merger in a row": [
+        account(ONE, "acme.com", domains=["beta.de"], mergedInto="C2"),
+        hit(ONE),
+        form_fill(TWO, "v1", "dee@beta.de"),
+    ],
+    "a form fill and an identify with one id that link one user id": [
+        identify(TWO, "dee@beta.de", message="same", userId="u2"),
+        form_fill(ONE, "v1", "ann@acme.com", message="same", userId="u2"),
+    ],
+    "a waiting deal that comes to its account by another way": [
+        deal(ONE, contacts=["bob@acme.com"]),
+        refund(TWO, "1"),
+        alias(THREE, "bob@acme.com", "u1"),
+        alias(FOUR, "u1", "u2"),
+    ],
+    "hits of two visitors with one id at one instant": [
+        hit(ONE, "v1", "?utm_source=expo"),
+        hit(ONE, "v2", "?utm_source=news"),
+        identify(TWO, "ann@acme.com", "v1"),
+        identify(TWO, "ann@acme.com", "v2"),
+        deal(THREE, account="acme.com", amount=1),
+    ],
+    "an identify and an unlink with one id": [
+        identify(TWO, "ann@acme.com", message="same"),
+        hit(TWO),
+        fact("identities", type="unlink", messageId="same", timestamp=ONE, anonymousId="v1", unlinks="other"),
+    ],
+}
+
+
+@pytest.mark.parametrize("facts", CAUGHT.values(), ids=CAUGHT)
+def test_what_worlds_once_caught_stays_right(facts: list[RawFact]):
+    for seed in range(20):
+        shuffled = facts.copy()
+        random.Random(seed).shuffle(shuffled)
+        compare(shuffled, seed % VARIANTS, seed)

@@ -1,0 +1,263 @@
+"""The books balance whatever happens: the lanes under simulation, against the batch recomputation.
+
+TOUCHLINE_EXAMPLES says how many worlds are tried (2,400 where it says nothing), TOUCHLINE_SEED
+with which to begin. A failure is made as small as it gets, and printed as code.
+"""
+
+import json
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from models import lanes
+from models.times import DAY, to_text
+from streams.lane import LaneService
+from streams.tables import Cache, Tables
+from tests.simulation import Plan, Simulation, books_of, difference, rules_for, simulate, smallest, told
+from tests.worlds import BEGIN, RECORDED, VARIANTS, RawFact, world
+
+EXAMPLES = int(os.environ.get("TOUCHLINE_EXAMPLES", "2400"))
+FIRST_SEED = int(os.environ.get("TOUCHLINE_SEED", "0"))
+SIZES = (3, 6, 12, 20)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Workers that are fenced again and again say so; here nobody reads it."""
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def plan(seed: int, variant: int = 0, size: int | None = None) -> Plan:
+    """The example of a seed."""
+    rng = random.Random(seed)
+    return Plan(seed, world(rng, size or rng.choice(SIZES)), variant)
+
+
+def balances(plan: Plan) -> None:
+    """Fail with the smallest like example when the books of this one do not balance."""
+    if difference(plan):
+        pytest.fail(told(smallest(plan, difference)), pytrace=False)
+
+
+# --- the law --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", range(VARIANTS))
+def test_totals_do_not_depend_on_order_duplicates_crashes_zombies_or_rebalances(variant: int) -> None:
+    for seed in range(FIRST_SEED + variant, FIRST_SEED + EXAMPLES, VARIANTS):
+        balances(plan(seed, variant))
+
+
+def test_a_few_worlds_balance_under_everything_that_can_go_wrong() -> None:
+    for seed in range(1_000_000, 1_000_040):
+        balances(plan(seed, seed % VARIANTS))
+
+
+def test_large_worlds_balance() -> None:
+    for seed in range(2_000_000, 2_000_005):
+        balances(plan(seed, seed % VARIANTS, size=150))
+
+
+@pytest.mark.parametrize("shuffles", [3])
+def test_the_same_facts_come_to_the_same_totals_in_any_order(shuffles: int) -> None:
+    for seed in range(10):
+        facts = plan(seed).facts
+        runs = [simulate(Plan(1000 * seed + shuffle, facts)).books().settled() for shuffle in range(shuffles)]
+
+        assert all(run == runs[0] for run in runs)
+
+
+def test_a_run_is_decided_by_its_seed_alone() -> None:
+    first, second = (simulate(plan(5)) for _ in range(2))
+
+    assert first.steps == second.steps
+    assert first.store.keys == second.store.keys
+    assert first.chance.crashed_at == second.chance.crashed_at
+
+
+def test_workers_die_at_every_point_of_a_batch() -> None:
+    crashed_at: Counter[str] = Counter()
+    for seed in range(80):
+        crashed_at += simulate(plan(seed)).chance.crashed_at
+
+    assert crashed_at.keys() >= {
+        "rebalance", "before acquire", "after acquire", "read", "before load", "after load",
+        "before commit", "after commit", "send", "publish", "published",
+    }  # fmt: skip
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def test_every_record_that_is_no_fact_is_in_the_dead_letters() -> None:
+    junk = [b"", b"{", b"null", b'"\xff"', b'{"messageId":"x","timestamp":"soon","anonymousId":"v1"}']
+    for seed in range(40):
+        facts = [*plan(seed).facts, *(("page-views", value, RECORDED) for value in junk)]
+
+        after = simulate(Plan(seed, facts))
+
+        kept = {letter["original"] for letter in after.letters()}
+        assert kept >= {"", "{", "null", junk[-1].decode()}
+        assert any("originalBase64" in letter for letter in after.letters())
+
+
+def test_a_fact_that_loses_to_another_in_a_partition_not_its_own_is_told_by_where_it_lies() -> None:
+    facts = [_touch("t1", at, kind) for at, kind in ((BEGIN, "call"), (BEGIN + DAY, "demo"), (BEGIN + DAY, "chat"))]
+    for seed in range(60):
+        after = simulate(Plan(seed, facts))
+
+        letters = after.letters()
+        assert len({letter["original"] for letter in letters}) >= 2
+        for letter in letters:
+            record = after.log.read(letter["topic"], letter["partition"], letter["offset"], 1)[0]
+            assert record.value.decode() == letter["original"]
+
+
+# --- un-merge -----------------------------------------------------------------------------------
+
+END = BEGIN + 150 * DAY
+
+
+def _touch(touch_id: str, at: int, kind: str = "call", person: str = "ann@acme.com") -> RawFact:
+    body = {"touchId": touch_id, "timestamp": to_text(at), "person": person, "kind": kind}
+    return "touches", json.dumps(body).encode(), RECORDED
+
+
+def _fact(topic: str, **body: Any) -> RawFact:
+    return topic, json.dumps(body).encode(), RECORDED
+
+
+def _alias_and_unlink() -> list[RawFact]:
+    ids = {"userId": "ann@acme.com", "previousId": "cy@gmail.com"}
+    return [
+        _fact("identities", type="alias", messageId="merge", timestamp=to_text(END), **ids),
+        _fact("identities", type="unlink", messageId="split", unlinks="merge", timestamp=to_text(END), **ids),
+    ]
+
+
+def _contact_and_null() -> list[RawFact]:
+    said = {"person": "cy@gmail.com", "source": "another"}
+    return [
+        _fact("contact-changes", messageId="merge", timestamp=to_text(END), account="acme.com", **said),
+        _fact("contact-changes", messageId="split", timestamp=to_text(END + 1), account=None, **said),
+    ]
+
+
+def _merger_and_null() -> list[RawFact]:
+    return [
+        _fact("account-changes", messageId="merge", timestamp=to_text(END), account="cy@gmail.com", mergedInto="C1"),
+        _fact("account-changes", messageId="split", timestamp=to_text(END + 1), account="cy@gmail.com", mergedInto=None),
+    ]
+
+
+@pytest.mark.parametrize("merge_and_split", [_alias_and_unlink, _contact_and_null, _merger_and_null])
+def test_a_merger_that_is_withdrawn_leaves_no_trace_in_the_totals(
+    merge_and_split: Callable[[], list[RawFact]],
+) -> None:
+    for seed in range(60):
+        before = [*plan(seed).facts, *_two_people()]
+        both = [*before, *merge_and_split()]
+
+        assert not difference(Plan(seed, both), expected=before)
+
+
+def test_while_it_stands_the_same_merger_moves_totals() -> None:
+    law = rules_for(0, 2)
+
+    for merge_and_split in (_alias_and_unlink, _contact_and_null):
+        assert books_of([*_two_people(), merge_and_split()[0]], law) != books_of(_two_people(), law)
+
+
+def _two_people() -> list[RawFact]:
+    """Two who are known for a touch each, and a deal of the second."""
+    return [
+        _touch("k1", BEGIN, "webinar", "ann@acme.com"),
+        _touch("k2", BEGIN + DAY, "call", "cy@gmail.com"),
+        _deal("cy@gmail.com"),
+    ]
+
+
+def _deal(contact: str) -> RawFact:
+    return _fact(
+        "deal-changes",
+        dealId="d9",
+        messageId="d9",
+        timestamp=to_text(BEGIN + 2 * DAY),
+        contacts=[contact],
+        stage="closed_won",
+        amount=100,
+    )
+
+
+# --- the simulation finds what is broken -----------------------------------------------------------
+
+
+def _open_whatever_comes(service: LaneService, run: int, seen: dict[str, int], value: bytes) -> Iterator[Any]:
+    from streams.lane import _unpack_envelope, unpack_messages
+
+    envelope = _unpack_envelope(value)
+    for message in unpack_messages(envelope.messages):
+        yield lanes.opened(message, service.rules)
+
+
+async def _publish_backwards(service: LaneService, entries: list[bytes]) -> int:
+    return await _publish(service, entries[::-1])
+
+
+async def _release_but_keep_the_tables(service: LaneService, partitions: Sequence[int]) -> None:
+    kept = dict(service._tables)
+    await _release(service, partitions)
+    service._tables.update(kept)
+
+
+def _keep_strays(service: LaneService, partition: int, read: list[Any]) -> tuple[list[Any], list[Any]]:
+    return read, []
+
+
+_publish, _release = LaneService._publish, LaneService.release
+_MUTATIONS: dict[str, tuple[Any, str, Any]] = {
+    "messages are taken however often they come": (LaneService, "_open", _open_whatever_comes),
+    "messages are published in the wrong order": (LaneService, "_publish", _publish_backwards),
+    "what is to be published is not committed": (Tables, "put_outbox", lambda tables, entries: None),
+    "a cancelled batch stays in memory": (LaneService, "release", _release_but_keep_the_tables),
+    "another owner's commits are not read": (Cache, "clear", lambda cache: None),
+    "facts are kept where they are read": (LaneService, "_split", _keep_strays),
+}
+
+
+def _is_found(change: Callable[[Simulation], None] = lambda simulation: None) -> bool:
+    """Does one of some examples fail?"""
+    return any(_fails(plan(seed), change) for seed in range(400))
+
+
+def _fails(plan: Plan, change: Callable[[Simulation], None]) -> bool:
+    try:
+        after = simulate(plan, change)
+    except AssertionError:
+        return True
+    return after.books().settled() != books_of(plan.facts, after.rules)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", _MUTATIONS)
+def test_it_is_noticed_when(broken: str) -> None:
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(*_MUTATIONS[broken]))
+
+        assert _is_found()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["checks_epoch", "checks_commit"])
+def test_it_is_noticed_when_a_commit_does_not_check(check: str) -> None:
+    assert _is_found(lambda simulation: setattr(simulation.store, check, False))
