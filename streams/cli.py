@@ -179,12 +179,16 @@ def _without_password(url: str) -> str:
 @click.option("--timeout", type=float, default=WAIT_SECONDS, show_default=True, help="Give up after so many seconds.")
 def wait(timeout: float) -> None:
     """Wait until everything produced so far is in the totals."""
+    _wait_for_all("in the totals", timeout)
+
+
+def _wait_for_all(what: str, seconds: float | None) -> None:
     from streams.waiting import until_caught_up
 
-    with progress_of("in the totals") as tell:
-        lag = on_tables(lambda redis, settings: until_caught_up(redis, settings, timeout, tell))
+    with progress_of(what) as tell:
+        lag = on_tables(lambda redis, settings: until_caught_up(redis, settings, seconds, tell))
     if lag:
-        raise TouchlineError(f"not everything is in the totals after {timeout:g} s: {lag}")
+        raise TouchlineError(f"not everything is in the totals after {seconds:g} s: {lag}")
 
 
 @main.command()
@@ -214,25 +218,26 @@ def audit(style: Style) -> None:
 
 @main.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--timeout", type=float, help="Wait no longer than so many seconds.")
 @click.option(
     "--wait/--no-wait", "waits", default=True, show_default=True, help="Wait until all facts are counted again."
 )
-def rebuild(yes: bool, waits: bool) -> None:
+def rebuild(yes: bool, waits: bool, timeout: float | None) -> None:
     """Empty the tables and compute them anew from Kafka.
 
     Workers may go on running. Needed after a change of the rules in the settings; a rebuild
     that was interrupted is run again.
     """
     from streams import rebuild as tables
-    from streams.waiting import until_caught_up
 
     if not yes:
         click.confirm("Empty all tables and compute them anew from Kafka?", abort=True)
-    on_tables(tables.rebuild)
+    if not on_tables(tables.rebuild):
+        click.echo("The tables are empty. No worker is at work yet; `touchline wait` tells when all is counted.")
+        return
     click.echo("The tables are empty; workers compute them anew.")
     if waits:
-        with progress_of("counted again") as tell:
-            on_tables(lambda redis, settings: until_caught_up(redis, settings, None, tell))
+        _wait_for_all("counted again", timeout)
         click.echo("All facts are in the totals again.")
 
 

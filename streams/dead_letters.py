@@ -1,7 +1,7 @@
 """Dead letters: records that were refused, with the reason and the original.
 
 `{"id", "topic", "partition", "offset", "recordedAt", "lane", "where", "expected", "got",
-"original": text, "originalBase64": only where the original is no UTF-8}`. The id names
+"original": text, "originalBase64": only where the original is no UTF-8, or too long as text}`. The id names
 the refused record, so that a letter sent twice is recognised.
 """
 
@@ -12,11 +12,14 @@ import orjson
 from models.lanes import Refusal
 from models.times import to_text
 
+LONGEST_BYTES = 32 * 1024 * 1024
+"""Escapes may make text six times as long; base64 never more than a third longer."""
+
 
 def dead_letter(refusal: Refusal, lane: str) -> bytes:
     """The letter as JSON."""
     record, error = refusal
-    letter = {
+    letter: dict[str, object] = {
         "id": f"{record.topic}:{record.partition}:{record.offset}",
         "topic": record.topic,
         "partition": record.partition,
@@ -26,9 +29,11 @@ def dead_letter(refusal: Refusal, lane: str) -> bytes:
         "where": error.where,
         "expected": error.expected,
         "got": error.got,
-        **_original(record.value),
     }
-    return orjson.dumps(letter)
+    written = orjson.dumps({**letter, **_original(record.value)})
+    if len(written) <= LONGEST_BYTES:
+        return written
+    return orjson.dumps({**letter, **_as_base64(record.value or b"")})
 
 
 def _original(value: bytes | None) -> dict[str, str | None]:
@@ -37,4 +42,8 @@ def _original(value: bytes | None) -> dict[str, str | None]:
     try:
         return {"original": value.decode()}
     except UnicodeDecodeError:
-        return {"original": None, "originalBase64": base64.b64encode(value).decode()}
+        return _as_base64(value)
+
+
+def _as_base64(value: bytes) -> dict[str, str | None]:
+    return {"original": None, "originalBase64": base64.b64encode(value).decode()}

@@ -25,8 +25,8 @@ _DELETED_AT_ONCE = 1000
 _KEPT = (b"epoch", b"rebuilding")
 
 
-async def rebuild(redis: Any, settings: Settings) -> None:
-    """Empty the tables and begin again; returns when running workers have taken that up.
+async def rebuild(redis: Any, settings: Settings) -> bool:
+    """Empty the tables and begin again; True when running workers have taken that up, False without any.
 
     Workers need not be stopped. Raises Unavailable when Kafka is away or another rebuild
     takes over; whatever was done by then is done again the next time.
@@ -40,7 +40,7 @@ async def rebuild(redis: Any, settings: Settings) -> None:
         await _begin(redis, settings, run, await ends(INTERNAL))
         await check_pause(redis, token)
         await _open(redis, settings)
-        await _taken_up(redis, settings, token)
+        return await _taken_up(redis, settings, token)
 
 
 def _places(settings: Settings) -> list[LanePartition]:
@@ -88,15 +88,16 @@ async def _open(redis: Any, settings: Settings) -> None:
     await pipeline.execute()
 
 
-async def _taken_up(redis: Any, settings: Settings, token: str) -> None:
-    """Return when every partition's owner has committed to its new book, or no worker lives.
+async def _taken_up(redis: Any, settings: Settings, token: str) -> bool:
+    """True when every partition's owner has committed to its new book, False when no worker lives.
 
     An owner with nothing to do would not notice that it was fenced; that it has to note
     the pause makes it commit, fail, and take its partition anew.
     """
     workers = list(await standing.workers(redis))
     give_up = time.monotonic() + TAKEN_UP_SECONDS
-    while await standing.heartbeats(redis, workers) and time.monotonic() < give_up:
-        if (await standing.read_standing(redis, settings)).keeps(token):
-            return
+    while await standing.heartbeats(redis, workers):
+        if (await standing.read_standing(redis, settings)).keeps(token) or time.monotonic() > give_up:
+            return True
         await asyncio.sleep(POLL_SECONDS)
+    return False

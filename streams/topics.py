@@ -29,6 +29,8 @@ INTERNAL = tuple(lane.internal for lane in LANES.values())
 ALL = (*OUTSIDE, DEAD_LETTERS, *INTERNAL)
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_LETTER_BYTES = 64 * 1024 * 1024
+"""A dead letter holds the whole refused record, as text or base64, and more."""
 FOR_EVER = -1
 INTERNAL_RETENTION_MS = 30 * 24 * 3600 * 1000
 VISIBLE_SECONDS = 30.0
@@ -104,7 +106,7 @@ def _new(settings: Settings, topic: str) -> NewTopic:
         num_partitions=settings.partitions,
         replication_factor=settings.kafka.replication_factor,
         topic_configs={
-            "max.message.bytes": str(MAX_MESSAGE_BYTES),
+            "max.message.bytes": str(MAX_LETTER_BYTES if topic == DEAD_LETTERS else MAX_MESSAGE_BYTES),
             "retention.ms": str(retention),
             "cleanup.policy": "delete",
         },

@@ -87,6 +87,7 @@ async def _about(servers: Rig, facts: int) -> dict[str, str]:
         "facts": f"{facts:,}",
         "machine": f"{os.cpu_count()} × {_processor()}, {psutil.virtual_memory().total / 2**30:.0f} GiB memory",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "load average before": f"{os.getloadavg()[0]:.1f}",
         "versions": f"Kafka {KAFKA_VERSION}, Redis {redis_version}, {packages}",
     }
 

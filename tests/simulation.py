@@ -382,13 +382,12 @@ class Store:
 
     def __init__(self) -> None:
         self.keys: dict[str, Any] = {}
-        self.checks_epoch = self.checks_commit = True
+        self.checks_epoch = True
 
     def run(self, command: str, *arguments: Any) -> Any:
         """One command's effect and answer."""
         texts = [_bytes(each) for each in arguments]
-        answer = getattr(self, f"_{command.lower()}")(texts[0].decode(), *texts[1:])
-        return answer
+        return getattr(self, f"_{command.lower()}")(texts[0].decode(), *texts[1:])
 
     def _get(self, key: str) -> bytes | None:
         return self.keys.get(key)
@@ -459,9 +458,9 @@ class Store:
         epoch, now, then, *commands = arguments
         if self.checks_epoch and book[b"epoch"] != epoch:
             return b"fenced"
-        if self.checks_commit and book[b"commit"] == then:
+        if book[b"commit"] == then:
             return b"done"
-        if self.checks_commit and book[b"commit"] != now:
+        if self.checks_epoch and book[b"commit"] != now:
             return b"fenced"
         at = 0
         while at < len(commands):

@@ -246,7 +246,7 @@ def test_a_rebuild_brings_back_the_same_totals(story: Place, redis: Redis) -> No
     before = story.rows(*ASKED)
     run = {book.run for book in books(story, redis).values()}
 
-    story.run("rebuild", "--yes")
+    story.run("rebuild", "--yes", "--timeout", "60")
 
     assert story.rows(*ASKED) == before
     assert {book.run for book in books(story, redis).values()} == {max(run) + 1}
@@ -274,7 +274,7 @@ def test_a_rebuild_that_was_killed_is_run_again(
         patched.setattr(rebuild, step, die)
         story.run("rebuild", "--yes", code=1)
     assert "a rebuild was not finished" in story.run("wait", "--timeout", "1", code=1).stderr
-    story.run("rebuild", "--yes")
+    story.run("rebuild", "--yes", "--timeout", "60")
 
     assert story.rows(*ASKED) == before
     assert story.rows("audit")["clean"]

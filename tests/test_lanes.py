@@ -39,7 +39,7 @@ class Lanes:
         taken = 0
         while records or self.messages:
             if records and (not self.messages or self.rng.random() < 0.5):
-                self.step(read(_first(records, self.rng.randint(1, 6)), self.rules)[0])
+                self.step(read(_first(records, self.rng.choice((1, 1, 2, 6))), self.rules)[0])
             else:
                 some = _first(self.messages, self.rng.randint(1, 12))
                 taken += len(some)
@@ -192,7 +192,7 @@ CAUGHT = {
 
 @pytest.mark.parametrize("facts", CAUGHT.values(), ids=CAUGHT)
 def test_what_worlds_once_caught_stays_right(facts: list[RawFact]):
-    for seed in range(20):
+    for seed in range(40):
         shuffled = facts.copy()
-        random.Random(seed).shuffle(shuffled)
+        random.Random(f"order {seed}").shuffle(shuffled)
         compare(shuffled, seed % VARIANTS, seed)

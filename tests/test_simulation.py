@@ -1,6 +1,6 @@
 """The books balance whatever happens: the lanes under simulation, against the batch recomputation.
 
-TOUCHLINE_EXAMPLES says how many worlds are tried (2,400 where it says nothing), TOUCHLINE_SEED
+TOUCHLINE_EXAMPLES says how many worlds are tried (2,000 where it says nothing), TOUCHLINE_SEED
 with which to begin. A failure is made as small as it gets, and printed as code.
 """
 
@@ -23,7 +23,7 @@ from streams.tables import Cache, Tables
 from tests.simulation import Plan, Simulation, books_of, difference, rules_for, simulate, smallest, told
 from tests.worlds import BEGIN, RECORDED, VARIANTS, RawFact, world
 
-EXAMPLES = int(os.environ.get("TOUCHLINE_EXAMPLES", "2400"))
+EXAMPLES = int(os.environ.get("TOUCHLINE_EXAMPLES", "2000"))
 FIRST_SEED = int(os.environ.get("TOUCHLINE_SEED", "0"))
 SIZES = (3, 6, 12, 20)
 
@@ -87,7 +87,7 @@ def test_a_run_is_decided_by_its_seed_alone() -> None:
 
 def test_workers_die_at_every_point_of_a_batch() -> None:
     crashed_at: Counter[str] = Counter()
-    for seed in range(80):
+    for seed in range(50):
         crashed_at += simulate(plan(seed)).chance.crashed_at
 
     assert crashed_at.keys() >= {
@@ -101,7 +101,7 @@ def test_workers_die_at_every_point_of_a_batch() -> None:
 
 def test_every_record_that_is_no_fact_is_in_the_dead_letters() -> None:
     junk = [b"", b"{", b"null", b'"\xff"', b'{"messageId":"x","timestamp":"soon","anonymousId":"v1"}']
-    for seed in range(40):
+    for seed in range(15):
         facts = [*plan(seed).facts, *(("page-views", value, RECORDED) for value in junk)]
 
         after = simulate(Plan(seed, facts))
@@ -113,7 +113,7 @@ def test_every_record_that_is_no_fact_is_in_the_dead_letters() -> None:
 
 def test_a_fact_that_loses_to_another_in_a_partition_not_its_own_is_told_by_where_it_lies() -> None:
     facts = [_touch("t1", at, kind) for at, kind in ((BEGIN, "call"), (BEGIN + DAY, "demo"), (BEGIN + DAY, "chat"))]
-    for seed in range(60):
+    for seed in range(40):
         after = simulate(Plan(seed, facts))
 
         letters = after.letters()
@@ -156,7 +156,9 @@ def _contact_and_null() -> list[RawFact]:
 def _merger_and_null() -> list[RawFact]:
     return [
         _fact("account-changes", messageId="merge", timestamp=to_text(END), account="cy@gmail.com", mergedInto="C1"),
-        _fact("account-changes", messageId="split", timestamp=to_text(END + 1), account="cy@gmail.com", mergedInto=None),
+        _fact(
+            "account-changes", messageId="split", timestamp=to_text(END + 1), account="cy@gmail.com", mergedInto=None
+        ),
     ]
 
 
@@ -164,7 +166,7 @@ def _merger_and_null() -> list[RawFact]:
 def test_a_merger_that_is_withdrawn_leaves_no_trace_in_the_totals(
     merge_and_split: Callable[[], list[RawFact]],
 ) -> None:
-    for seed in range(60):
+    for seed in range(25):
         before = [*plan(seed).facts, *_two_people()]
         both = [*before, *merge_and_split()]
 
@@ -203,7 +205,8 @@ def _deal(contact: str) -> RawFact:
 
 
 def _open_whatever_comes(service: LaneService, run: int, seen: dict[str, int], value: bytes) -> Iterator[Any]:
-    from streams.lane import _unpack_envelope, unpack_messages
+    from models.reports import unpack_messages
+    from streams.lane import _unpack_envelope
 
     envelope = _unpack_envelope(value)
     for message in unpack_messages(envelope.messages):
@@ -258,6 +261,5 @@ def test_it_is_noticed_when(broken: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["checks_epoch", "checks_commit"])
-def test_it_is_noticed_when_a_commit_does_not_check(check: str) -> None:
-    assert _is_found(lambda simulation: setattr(simulation.store, check, False))
+def test_it_is_noticed_when_a_former_owner_can_commit() -> None:
+    assert _is_found(lambda simulation: setattr(simulation.store, "checks_epoch", False))

@@ -11,6 +11,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -52,6 +53,7 @@ _VARIANTS = (
 VARIANTS = len(_VARIANTS)
 
 
+@lru_cache
 def rules(variant: int = 0) -> Rules:
     """One of `VARIANTS` sets of rules: 0 has the defaults and rates, the others low guards and other settings."""
     return rules_from(_VARIANTS[variant])
