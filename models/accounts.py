@@ -14,15 +14,29 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from models.conversions import Cells, add_cells, credits_of, eligible, milestones_of, without_zeros
-from models.conversions import Credit as Credit
+from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact, decode
 from models.groups import Group
 from models.identity import Link
 from models.members import keep_smaller
-from models.reports import CLAIM, DEAL, KNOWN, TOUCH, Changes, Invite, Join, Message, Parts, Report, Rooted, pack, tag_of, under
+from models.reports import (
+    CLAIM,
+    DEAL,
+    KNOWN,
+    TOUCH,
+    Changes,
+    Invite,
+    Join,
+    Message,
+    Parts,
+    Report,
+    Rooted,
+    pack,
+    tag_of,
+    under,
+)
 from models.rules import Rules
 from models.touches import Touch
 
@@ -218,6 +232,11 @@ class Account:
     def first_lead(self) -> int | None:
         """The earliest lead moment of the account's people."""
         return min((lead.at for lead in self.leads.values()), default=None)
+
+    @property
+    def burden(self) -> int:
+        """How many credits booking every conversion anew would take."""
+        return len(self.journey.touches) * sum(map(len, self._conversions.values()))
 
     # --- credits --------------------------------------------------------------------
 

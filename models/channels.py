@@ -34,7 +34,11 @@ SOCIAL_PAID = ("paid*social", "paidsocial", "social*paid", "socialpaid", "social
 DEFAULT_RULES = (
     ChannelRule("direct", source=("direct", "(direct)"), medium=("", "none", "(none)", "(not set)")),
     ChannelRule("retargeting", medium=("retargeting", "remarketing", "*retarget*", "*remarket*")),
-    ChannelRule("retargeting", campaign=("*retarget*", "*remarket*"), medium=(*PAID_MEDIUMS, *SOCIAL_PAID, "display", "banner", "cpm")),
+    ChannelRule(
+        "retargeting",
+        campaign=("*retarget*", "*remarket*"),
+        medium=(*PAID_MEDIUMS, *SOCIAL_PAID, "display", "banner", "cpm"),
+    ),
     ChannelRule("affiliate", medium=("affiliate", "affiliates")),
     ChannelRule("partner", medium=("partner", "partners", "co-marketing", "reseller")),
     ChannelRule("event", medium=("event", "events", "webinar", "webinars", "conference", "tradeshow", "trade-show")),
@@ -51,8 +55,18 @@ DEFAULT_RULES = (
     ChannelRule("video", medium=("video", "*video*")),
     ChannelRule(
         "organic_social",
-        medium=("social", "social-network", "social-media", "social_media", "social network", "social media", "sm",
-                "organic-social", "organic_social", "organicsocial"),
+        medium=(
+            "social",
+            "social-network",
+            "social-media",
+            "social_media",
+            "social network",
+            "social media",
+            "sm",
+            "organic-social",
+            "organic_social",
+            "organicsocial",
+        ),
     ),
     ChannelRule("organic_social", medium=("organic",), source_kind=("social",)),
     ChannelRule("video", medium=("organic",), source_kind=("video",)),

@@ -145,7 +145,9 @@ def _conversion(kind: str, deal: Deal, at: int, rules: Rules) -> Conversion:
 def _refund(deal: Deal, booking: Booking, rules: Rules) -> Conversion:
     amount = _convert(booking.amount, booking.currency, booking.at, rules)
     refunded = None if amount is None else -amount
-    return Conversion("refund", f"{deal.id}/{booking.id}", booking.at, refunded, False, -booking.amount, booking.currency)
+    return Conversion(
+        "refund", f"{deal.id}/{booking.id}", booking.at, refunded, False, -booking.amount, booking.currency
+    )
 
 
 def _convert(amount: int, currency: str, at: int, rules: Rules) -> int | None:

@@ -42,7 +42,9 @@ Contents = dict[str, dict[str, bytes]]
 """Parent → the parts it should hold of this child."""
 
 
-def reports(old: Mapping[str, Mapping[str, bytes]], new: Mapping[str, Mapping[str, bytes]], tag: str) -> Iterator[Report]:
+def reports(
+    old: Mapping[str, Mapping[str, bytes]], new: Mapping[str, Mapping[str, bytes]], tag: str
+) -> Iterator[Report]:
     """The reports that turn what parents hold of the child `tag` from old to new."""
     for to in sorted({*old, *new}):
         changes = difference(old.get(to, {}), new.get(to, {}))

@@ -170,9 +170,7 @@ class Refund(Struct, frozen=True, array_like=True):
     raw: bytes
 
 
-Fact = (
-    Hit | Identification | FormFill | Unlink | TouchFact | ContactChange | AccountChange | DealChange | Refund
-)
+Fact = Hit | Identification | FormFill | Unlink | TouchFact | ContactChange | AccountChange | DealChange | Refund
 
 
 class _Campaign(Struct):
@@ -318,21 +316,20 @@ def decode(topic: str, value: bytes | None, recorded_at: int, settings: Settings
 
 def key_of(topic: str, fact: Fact) -> str:
     """The id whose partition the fact belongs to: what producers use as the record key."""
-    match fact:
-        case Hit():
-            return fact.visitor
-        case Identification() | Unlink():
-            return fact.key
-        case FormFill():
-            return fact.identification.key
-        case TouchFact():
-            return fact.id
-        case ContactChange():
-            return fact.person
-        case AccountChange():
-            return fact.account
-        case _:
-            return fact.deal
+    return _KEYS[type(fact)](fact)
+
+
+_KEYS: dict[type, Callable[[Any], str]] = {
+    Hit: lambda fact: fact.visitor,
+    Identification: lambda fact: fact.key,
+    Unlink: lambda fact: fact.key,
+    FormFill: lambda fact: fact.identification.key,
+    TouchFact: lambda fact: fact.id,
+    ContactChange: lambda fact: fact.person,
+    AccountChange: lambda fact: fact.account,
+    DealChange: lambda fact: fact.deal,
+    Refund: lambda fact: fact.deal,
+}
 
 
 def _instant(raw: Any, topic: str, recorded_at: int) -> int:
@@ -541,9 +538,9 @@ KIND_NAMES = {
 
 
 def _account_id(value: str | int | None | UnsetType, where: str) -> str | None | UnsetType:
-    if value is UNSET or value is None:
-        return value  # type: ignore[return-value]
-    text = as_text(value).strip()  # type: ignore[arg-type]
+    if value is None or isinstance(value, UnsetType):
+        return value
+    text = as_text(value).strip()
     if not text:
         raise BadInput(where, "an account id or null", value)
     return text

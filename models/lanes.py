@@ -182,6 +182,11 @@ def step(items: Iterable[Item], entities: dict[str, AnyEntity]) -> Batch:
     return batch
 
 
+def burden(entities: Iterable[AnyEntity]) -> int:
+    """How many credits a step on these entities may have to compute, at the most."""
+    return sum(entity.burden for entity in entities if isinstance(entity, Account))
+
+
 def _flush(entity: AnyEntity, totals: Totals) -> Outcome:
     if not isinstance(entity, Account):
         return entity.flush()

@@ -87,7 +87,10 @@ def _origin(query: str, utm: Utm | None, referrer: str) -> Origin | None:
     told = utm or ("",) * 5
     tags = [(mine or asked.get(name, "")).strip().lower() for mine, name in zip(told, _UTM_NAMES, strict=True)]
     click = next((name for name in CLICK_IDS if asked.get(name)), "")
-    return Origin(*tags, click, referrer) if any(tags) or click or referrer else None
+    if not (any(tags) or click or referrer):
+        return None
+    source, medium, campaign, term, content = tags
+    return Origin(source, medium, campaign, term, content, click, referrer)
 
 
 def source_key(origin: Origin) -> Origin:

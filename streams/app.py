@@ -26,15 +26,17 @@ from models.times import SECOND, to_text
 from streams.config import redis_client
 from streams.lane import AWAY, LaneService
 from streams.reference import rules_from
+from streams.standing import RULES_KEY
 from streams.topics import create_topics
+from streams.waiting import PAUSE_KEY
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
 HEARTBEAT_EXPIRY_SECONDS = 10
 PAUSE_POLL_SECONDS = 0.2
-RULES_KEY = "touchline:rules"
-PAUSE_KEY = "touchline:pause"
+LANE_FAILED, RULES_CHANGED = 70, 75
+"""Exit codes with which a worker asks to be started again."""
 
 
 class Lanes(Service):
@@ -45,6 +47,7 @@ class Lanes(Service):
         self.settings = settings
         self.instance = settings.lanes.instance or f"worker-{os.getpid()}"
         self.lanes: dict[str, LaneService] = {}
+        self._rules = rules_fingerprint(settings).encode()
 
     async def on_start(self) -> None:
         self.redis = redis_client(self.settings, max_connections=64, socket_keepalive=True)
@@ -67,7 +70,8 @@ class Lanes(Service):
         while not self.should_stop:
             try:
                 await self.redis.ping()
-                return await create_topics(self.settings)
+                await create_topics(self.settings)
+                return
             except Exception as error:
                 if not isinstance(error, AWAY) and not getattr(error, "retriable", False):
                     raise
@@ -77,7 +81,7 @@ class Lanes(Service):
 
     async def _check_rules(self) -> None:
         """Tables made under other rules are not added to: wait until they are rebuilt."""
-        mine = rules_fingerprint(self.settings).encode()
+        mine = self._rules
         warned = False
         while not self.should_stop:
             await self.redis.setnx(RULES_KEY, mine)
@@ -93,22 +97,26 @@ class Lanes(Service):
         """End the worker when a lane failed; it begins again from the last commit."""
         failed = [asyncio.ensure_future(asyncio.shield(lane.failed)) for lane in self.lanes.values()]
         stopping = asyncio.ensure_future(self._stopped.wait())
-        await asyncio.wait([*failed, stopping], return_when=asyncio.FIRST_COMPLETED)
+        waiting: list[asyncio.Future[Any]] = [*failed, stopping]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for each in failed:
             if each.done() and (error := each.exception()):
                 log.critical("a lane failed", exc_info=error)
-                os._exit(70)
+                os._exit(LANE_FAILED)
 
     @Service.task
     async def _watch_pause(self) -> None:
         while not self.should_stop:
-            try:
-                token = await self.redis.get(PAUSE_KEY)
-                for lane in self.lanes.values():
-                    lane.paused = token.decode() if token else ""
-            except AWAY:
-                pass
             await self.sleep(PAUSE_POLL_SECONDS)
+            try:
+                token, rules = await self.redis.mget(PAUSE_KEY, RULES_KEY)
+            except AWAY:
+                continue
+            for lane in self.lanes.values():
+                lane.paused = token.decode() if token else ""
+            if rules is not None and rules != self._rules:
+                log.critical("the tables are being rebuilt under other settings: this worker ends")
+                os._exit(RULES_CHANGED)
 
     @Service.task
     async def _beat(self) -> None:

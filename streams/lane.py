@@ -20,12 +20,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models import lanes
 from models.errors import Fenced
-from models.lanes import Batch, Item, Lane, Record, Refusal
+from models.lanes import AnyEntity, Batch, Item, Lane, Record, Refusal
 from models.partitions import partition_of
 from models.reports import Forward, Message, pack, unpack_messages
 from models.rules import Rules
@@ -44,6 +43,8 @@ LINGER_FACTOR = 4.0
 LONGEST_LINGER_SECONDS = 0.25
 LONGEST_STEP_SECONDS = 0.2
 LEAST_RECORDS = 20
+HEAVY_BURDEN = 20_000
+"""Credits that a step may have to compute: about 10 µs each."""
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 AWAY = (RedisConnectionError, RedisTimeoutError, KafkaError, OSError)
 """What a server that is away raises: waited for, never fatal."""
@@ -268,7 +269,9 @@ class LaneService:
         begun = time.perf_counter()
         await asyncio.sleep(self._linger_seconds)
         late = time.perf_counter() - begun - self._linger_seconds
-        self._linger_seconds = min(max(self.settings.lanes.linger_ms / 1000, LINGER_FACTOR * late), LONGEST_LINGER_SECONDS)
+        self._linger_seconds = min(
+            max(self.settings.lanes.linger_ms / 1000, LINGER_FACTOR * late), LONGEST_LINGER_SECONDS
+        )
 
     def _pace(self, items: int, seconds: float) -> None:
         """Take fewer records at once where each costs more, so that no step holds the worker up for long."""
@@ -289,8 +292,7 @@ class LaneService:
         intake = self._read(tables, records)
         entities = await tables.load({item.entity for item in intake.items}, self._build)
         begun = time.perf_counter()
-        batch = lanes.step(intake.items, entities)
-        self._pace(len(intake.items), time.perf_counter() - begun)
+        batch = await self._step(intake, entities)
         batch.refusals.extend(intake.refusals)
         batch.messages.extend(intake.forwards)
         outbox = [pack(each) for each in self._outgoing(tables, batch)]
@@ -304,6 +306,16 @@ class LaneService:
         await tables.commit()
         self._count(intake, batch, stepped - begun, time.perf_counter() - stepped)
         return await self._publish(outbox)
+
+    async def _step(self, intake: Intake, entities: dict[str, AnyEntity]) -> Batch:
+        """The batch's step; in a thread where it will take long, so that heartbeats go on."""
+        if lanes.burden(entities.values()) > HEAVY_BURDEN:
+            return await asyncio.to_thread(lanes.step, intake.items, entities)
+        begun = time.perf_counter()
+        batch = lanes.step(intake.items, entities)
+        if intake.facts:
+            self._pace(len(intake.items), time.perf_counter() - begun)
+        return batch
 
     def _count(self, intake: Intake, batch: Batch, step_seconds: float, commit_seconds: float) -> None:
         self.counters.facts += intake.facts
@@ -374,9 +386,7 @@ class LaneService:
             place = f"{topic}:{partition}"
             for some in _portions(messages):
                 number = tables.book.sent[place] = tables.book.sent.get(place, 0) + 1
-                envelope = Envelope(
-                    tables.book.run, self.lane.name, tables.partition, number, msgspec.Raw(pack(some))
-                )
+                envelope = Envelope(tables.book.run, self.lane.name, tables.partition, number, msgspec.Raw(pack(some)))
                 yield Outgoing(topic, partition, pack(envelope))
         for refusal in batch.refusals:
             yield Outgoing(DEAD_LETTERS, tables.partition, dead_letter(refusal, self.lane.name))

@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench_measures import LIMIT_SECONDS, MEASUREMENTS, RUNS, Bench
+from tests.bench_measures import LIMIT_SECONDS, MEASUREMENTS, RUNS, TOUCH_ROUNDS, Bench
 from tests.bench_rig import ROOT, Figure, Rig, rig
 
 FACTS = 1_000_000
@@ -107,7 +107,7 @@ def _print(results: Results) -> None:
     table = Table("figure", "median", "lowest … highest", "unit", "wanted", "met")
     for name, figures in results.items():
         if isinstance(figures, str):
-            table.add_row(f"[red]{name} failed: {figures}[/red]")
+            table.add_row(f"{name} failed: {figures}", style="red")
             continue
         for figure in figures:
             table.add_row(*_cells(figure))
@@ -138,7 +138,7 @@ def document(results: Results, about: dict[str, str]) -> str:
     lines = [
         "# Measurements",
         "",
-        f"Written by `make bench` (tests/bench.py): medians of {RUNS} runs or more, with the lowest and the highest.",
+        f"Written by `make bench` (tests/bench.py): medians and extremes of {RUNS} to {TOUCH_ROUNDS} runs.",
         "One worker process; Kafka, Redis and the bench itself run beside it on the same cores.",
         "",
         *(f"- {name}: {words}" for name, words in about.items()),
@@ -148,7 +148,8 @@ def document(results: Results, about: dict[str, str]) -> str:
     ]
     for name, figures in results.items():
         if isinstance(figures, str):
-            lines.append(f"| {name} failed: {figures.splitlines()[0]} | | | | | **no** |")
+            first_line = figures.partition("\n")[0]
+            lines.append(f"| {name} failed: {first_line} | | | | | **no** |")
         else:
             lines.extend(f"| {' | '.join(_cells(figure))} |" for figure in figures)
     lines += ["", *_HOW]

@@ -161,18 +161,23 @@ class Ground:
         """Where the lanes stand."""
         return await standing.read_standing(self.redis, self.settings)
 
-    async def all_in_totals(self, seconds: float) -> float:
+    async def all_in_totals(self, worker: children.Child, seconds: float) -> float:
         """Wait until everything produced so far is in the totals; when that was (time.perf_counter).
 
         The lanes are watched from afar until they are nearly there, so as not to slow them.
-        Raises TimeoutError after so many seconds.
+        Raises RuntimeError when the worker ended, or, saying what lags, after so many seconds.
         """
-        async with asyncio.timeout(seconds), standing.ends_reader(self.settings) as ends:
-            target = await ends(OUTSIDE)
-            total = sum(target.values())
-            while (lag := sum((await self.standing()).behind(target).values())) > 0:
-                await asyncio.sleep(NEAR_POLL_SECONDS if lag < NEAR * total else FAR_POLL_SECONDS)
-            return await self._standing_still(ends)
+        lag = -1
+        try:
+            async with asyncio.timeout(seconds), standing.ends_reader(self.settings) as ends:
+                target = await ends(OUTSIDE)
+                total = sum(target.values())
+                while lag := sum((await self.standing()).behind(target).values()):
+                    check_runs(worker)
+                    await asyncio.sleep(NEAR_POLL_SECONDS if lag < NEAR * total else FAR_POLL_SECONDS)
+                return await self._standing_still(ends)
+        except TimeoutError:
+            raise RuntimeError(f"not all in the totals after {seconds:.0f} s: {lag:,} facts not read") from None
 
     async def _standing_still(self, ends: ReadEnds) -> float:
         """Wait until no message is on its way; when the last one was read."""
@@ -195,6 +200,12 @@ def cpu_seconds(pid: int) -> float:
         return sum(int((each / "schedstat").read_text().split()[0]) for each in threads.iterdir()) / 1e9
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
+
+
+def check_runs(child: children.Child) -> None:
+    """Raises RuntimeError, with its last words, when the process has ended."""
+    if child.exit_code is not None:
+        raise RuntimeError(f"{child.name} ended with exit code {child.exit_code}: {child.log_tail()}")
 
 
 def last_line(log: Path, wanted: type[Any]) -> Any:

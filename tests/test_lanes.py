@@ -83,7 +83,7 @@ def _first(queue: list, number: int) -> list:  # type: ignore[type-arg]
 
 def compare(facts: list[RawFact], variant: int, seed: int) -> None:
     books = recompute(facts, rules(variant))
-    lanes = Lanes(rules(variant), random.Random(seed))
+    lanes = Lanes(rules(variant), random.Random(f"lanes {seed}"))
 
     lanes.take(facts)
 

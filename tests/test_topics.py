@@ -5,9 +5,9 @@ from aiokafka import AIOKafkaProducer
 from msgspec.structs import replace
 
 from models.errors import BadInput, Unavailable
+from models.facts import TOUCHES
 from models.settings import Kafka, Settings
 from streams.config import kafka_options
-from models.facts import TOUCHES
 from streams.topics import ALL, create_topics, full_name, list_topics
 
 
