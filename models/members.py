@@ -104,7 +104,11 @@ def _contact_order(contact: Contact) -> tuple[int, str, bytes]:
 
 
 def account_of(
-    person: str, emails: Iterable[str], contacts: Iterable[Contact], groups: Iterable[tuple[int, str, str]], rules: Rules
+    person: str,
+    emails: Iterable[str],
+    contacts: Iterable[Contact],
+    groups: Iterable[tuple[int, str, str]],
+    rules: Rules,
 ) -> str:
     """The present account of a person.
 
@@ -282,9 +286,7 @@ def _passed(parent: str) -> str:
     return TOUCH + DEAL if parent.startswith("account:") else TOUCH + DEAL + GROUP + CONTACT
 
 
-def keep_smaller(
-    parts: Parts, name: str, value: bytes, topic: str, fact_id: str, read: Any
-) -> Conflict | None:
+def keep_smaller(parts: Parts, name: str, value: bytes, topic: str, fact_id: str, read: Any) -> Conflict | None:
     """Keep the smaller of two facts with one id (by time, then bytes); the other is reported."""
     known = parts.get(name)
     if known is None or known == value:

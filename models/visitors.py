@@ -6,7 +6,7 @@ costs a new hit nothing; what is reported is always a function of all facts know
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from models.channels import Origin
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink
 from models.facts import Hit as HitFact
+from models.identity import Link
 from models.reports import (
     FORM,
     GROUP,
@@ -34,7 +35,6 @@ from models.reports import (
     tag_of,
     under,
 )
-from models.identity import Link
 from models.rules import Rules
 from models.sessions import DIRECT, Arrive, Hit, arrivals, current_source, cut, opens_session, web_touches
 from models.touches import FORM_FILL, Touch, site_touch
@@ -82,6 +82,7 @@ _unpack_fill = msgspec.msgpack.Decoder(FormFill).decode
 _unpack_unlink = msgspec.msgpack.Decoder(Unlink).decode
 _unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
 _unpack_pair = msgspec.msgpack.Decoder(tuple[str, str]).decode
+_UUID_FIELDS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
 _UUIDS = re.compile("(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})+")
 
 
@@ -157,10 +158,7 @@ def _unpack_ids(ids: list[str] | bytes) -> list[str]:
     if isinstance(ids, list):
         return ids
     text = ids.hex()
-    return [
-        f"{text[at:at + 8]}-{text[at + 8:at + 12]}-{text[at + 12:at + 16]}-{text[at + 16:at + 20]}-{text[at + 20:at + 32]}"
-        for at in range(0, len(text), 32)
-    ]
+    return ["-".join(text[at + begin : at + end] for begin, end in _UUID_FIELDS) for at in range(0, len(text), 32)]
 
 
 def unpack_session(value: bytes) -> list[Hit]:
@@ -310,7 +308,9 @@ class Visitor:
 
     def _insert(self, hit: Hit) -> None:
         self._ids[hit.id] = hit.at
-        if self.fills and any(hit[:2] <= (fill.identification.at, fill.identification.id) for fill in self.fills.values()):
+        if self.fills and any(
+            hit[:2] <= (fill.identification.at, fill.identification.id) for fill in self.fills.values()
+        ):
             self._all_stale = True  # a form filled in later may have been filled in under its source
         last = self.sessions[-1] if self.sessions else None
         if last is None or hit[:2] > last.hits[-1][:2]:
@@ -355,7 +355,9 @@ class Visitor:
         while end + 1 < len(self.sessions) and not self._apart(self.sessions[end], self.sessions[end + 1], at):
             end += 1
         old = self.sessions[begin : end + 1]
-        hits = sorted([hit for session in old for hit in session.hits if hit is not removing] + ([adding] if adding else []))
+        hits = sorted(
+            [hit for session in old for hit in session.hits if hit is not removing] + ([adding] if adding else [])
+        )
         fresh = [Session(cut_hits) for cut_hits in cut(hits, self._site.rules)]
         self.sessions[begin : end + 1] = fresh
         self._gone.extend(old)
@@ -421,9 +423,7 @@ class Visitor:
         for session in self.sessions:
             if session.persons:
                 yield from (
-                    Mark(hit.at, hit.id, hit.person)
-                    for hit in session.hits
-                    if hit.person and hit.id not in withdrawn
+                    Mark(hit.at, hit.id, hit.person) for hit in session.hits if hit.person and hit.id not in withdrawn
                 )
 
     def _messages(self) -> Iterator[Identification]:
@@ -568,11 +568,7 @@ class Visitor:
         first: dict[str, int] = {}
         named = [(message.at, name) for message in self._messages() for name in message.names]
         named += [
-            (hit.at, hit.person)
-            for session in self.sessions
-            if session.persons
-            for hit in session.hits
-            if hit.person
+            (hit.at, hit.person) for session in self.sessions if session.persons for hit in session.hits if hit.person
         ]
         for at, name in sorted(named):
             first.setdefault(name, at)
@@ -622,4 +618,3 @@ def _add(contents: Contents, reported: dict[str, tuple[str, bytes]]) -> None:
 
 def _merge(first: Contents, second: Contents) -> Contents:
     return {to: {**first.get(to, {}), **second.get(to, {})} for to in {*first, *second}}
-

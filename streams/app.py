@@ -11,7 +11,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import faust
@@ -52,11 +52,11 @@ class Lanes(Service):
     async def on_start(self) -> None:
         self.redis = redis_client(self.settings, max_connections=64, socket_keepalive=True)
         rules = rules_from(self.settings)
-        await self._reach_servers()
-        await self._check_rules()
+        await self._until_it_works(self._reach_servers)
+        await self._until_it_works(self._check_rules)
         for name, lane in LANES.items():
             service = self.lanes[name] = LaneService(lane, rules, self.redis)
-            await service.start()
+            await self._until_it_works(service.start)
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
 
@@ -64,13 +64,12 @@ class Lanes(Service):
         await asyncio.gather(*(lane.stop() for lane in self.lanes.values()))
         await self.redis.aclose()
 
-    async def _reach_servers(self) -> None:
-        """Wait for Kafka and Redis, and make the topics that are missing."""
+    async def _until_it_works(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step of the start, again while Kafka or Redis is away."""
         pause = 0.1
         while not self.should_stop:
             try:
-                await self.redis.ping()
-                await create_topics(self.settings)
+                await step()
                 return
             except Exception as error:
                 if not isinstance(error, AWAY) and not getattr(error, "retriable", False):
@@ -78,6 +77,11 @@ class Lanes(Service):
                 log.warning("waiting for the servers: %s", error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
+
+    async def _reach_servers(self) -> None:
+        """Both servers answer; topics that are missing are made."""
+        await self.redis.ping()
+        await create_topics(self.settings)
 
     async def _check_rules(self) -> None:
         """Tables made under other rules are not added to: wait until they are rebuilt."""

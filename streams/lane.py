@@ -111,7 +111,7 @@ class LaneService:
         self._build = lanes.builder(rules)
         self._tables: dict[int, Tables] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._stopping = asyncio.Event()
+        self._can_publish = False
         self.consumer = AIOKafkaConsumer(
             **kafka_options(self.settings),
             group_id=f"{self.settings.topic_prefix}touchline-{lane.name}",
@@ -142,8 +142,10 @@ class LaneService:
         return sorted(self._tasks)
 
     async def start(self) -> None:
-        """Connect, and join the lane's group."""
-        await self.producer.start()
+        """Connect, and join the lane's group; to be called again when Kafka was away."""
+        if not self._can_publish:
+            await self.producer.start()
+            self._can_publish = True
         await self.consumer.start()
         names = [full_name(self.settings, topic) for topic in self.topics]
         self.consumer.subscribe(names, listener=_Rebalance(self))

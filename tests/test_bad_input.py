@@ -91,7 +91,7 @@ BAD = (
     Bad("another kind of bill", "billing", refund(type="invoice"), "billing.type", "refund"),
     Bad("an e-mail that is none", "form-fills",
         page(type="track", event="Signed Up", properties={"email": "nobody"}), "form-fills.email", "an e-mail"),
-    Bad("another kind of identity", "identities", page(type="page"), "identities.type"),
+    Bad("another kind of identity", "identities", page(type="delete"), "identities.type"),
     Bad("a touch without kind", "touches", b'{"touchId":"t","timestamp":"2026-01-01","person":"a@b.de"}', "touches"),
     Bad("a contact without source", "contact-changes",
         b'{"messageId":"m","timestamp":"2026-01-01","person":"a@b.de","account":"C1"}', "contact-changes"),
@@ -130,7 +130,7 @@ async def produce(settings: Settings) -> None:
     await producer.start()
     for number, bad in enumerate(BAD):
         for topic, partition, value in (*good(f"before-{number}"), (bad.topic, number % PARTITIONS, bad.value)):
-            await producer.send(full_name(settings, topic), value, partition=partition)
+            await producer.send(full_name(settings, topic), value, key=b"any", partition=partition)
         for topic, partition, value in good(f"after-{number}"):
             await producer.send(full_name(settings, topic), value, partition=partition)
     for number in range(10):
