@@ -94,31 +94,37 @@ class Booked(NamedTuple):
 
 
 class Journey:
-    """The account's touches in order of time, whole and by person."""
+    """The account's touches in order of time, whole and by person.
 
-    __slots__ = ("by_path", "touches")
+    While people are merged, one touch may be there by two paths: the path decides their
+    order, so that what is taken back is what was booked, whichever came first.
+    """
+
+    __slots__ = ("_places", "by_path", "touches")
 
     def __init__(self) -> None:
+        self._places: list[tuple[int, str, str, str, str]] = []
         self.touches: list[Touch] = []
         self.by_path: dict[str, list[Touch]] = {}
 
     def add(self, path: str, touch: Touch) -> None:
-        insort(self.touches, touch, key=_order)
+        place = (*touch.order, path)
+        number = bisect_left(self._places, place)
+        self._places.insert(number, place)
+        self.touches.insert(number, touch)
         insort(self.by_path.setdefault(path, []), touch, key=_order)
 
     def remove(self, path: str, touch: Touch) -> None:
-        _remove(self.touches, touch)
-        _remove(self.by_path[path], touch)
-        if not self.by_path[path]:
+        number = bisect_left(self._places, (*touch.order, path))
+        del self._places[number], self.touches[number]
+        touches = self.by_path[path]
+        del touches[bisect_left(touches, touch.order, key=_order)]
+        if not touches:
             del self.by_path[path]
 
 
 def _order(touch: Touch) -> tuple[int, str, str, str]:
     return touch.order
-
-
-def _remove(touches: list[Touch], touch: Touch) -> None:
-    del touches[touches.index(touch, bisect_left(touches, touch.order, key=_order))]
 
 
 class _Change(NamedTuple):
@@ -225,7 +231,7 @@ class Account:
         return next((path[:length] for length in lengths if path[:length] in self.leads), None)
 
     def _person_touches(self, lead_path: str) -> list[Touch]:
-        lists = [touches for path, touches in self.journey.by_path.items() if path.startswith(lead_path)]
+        lists = [touches for path, touches in sorted(self.journey.by_path.items()) if path.startswith(lead_path)]
         return lists[0] if len(lists) == 1 else sorted((touch for each in lists for touch in each), key=_order)
 
     @property

@@ -1,10 +1,10 @@
 """Every error Touchline raises on purpose.
 
-    TouchlineError
-    ├── BadInput        a fact, setting or request is wrong: refused, never retried
-    ├── NotFound        what was asked for does not exist
-    ├── Unavailable     a server is away: wait and try again (retriable)
-    └── Fenced          another worker owns the partition now: give it up
+TouchlineError
+├── BadInput        a fact, setting or request is wrong: refused, never retried
+├── NotFound        what was asked for does not exist
+├── Unavailable     a server is away: wait and try again (retriable)
+└── Fenced          another worker owns the partition now: give it up
 """
 
 
