@@ -231,7 +231,8 @@ class Account:
         return next((path[:length] for length in lengths if path[:length] in self.leads), None)
 
     def _person_touches(self, lead_path: str) -> list[Touch]:
-        lists = [touches for path, touches in sorted(self.journey.by_path.items()) if path.startswith(lead_path)]
+        paths = sorted(path for path in self.journey.by_path if path.startswith(lead_path))
+        lists = [self.journey.by_path[path] for path in paths]
         return lists[0] if len(lists) == 1 else sorted((touch for each in lists for touch in each), key=_order)
 
     @property

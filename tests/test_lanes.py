@@ -11,11 +11,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from models.accounts import Account, Totals
+from models.accounts import Account, Journey, Totals
 from models.lanes import AnyEntity, Item, Record, builder, lane_of, opened, read, step
 from models.recompute import recompute
 from models.reports import Message, Parts
 from models.rules import Rules
+from models.touches import Touch
 from tests.test_recompute import call, deal, fact, hit, identify, refund
 from tests.worlds import VARIANTS, RawFact, rules, world
 
@@ -196,3 +197,15 @@ def test_what_worlds_once_caught_stays_right(facts: list[RawFact]):
         shuffled = facts.copy()
         random.Random(f"order {seed}").shuffle(shuffled)
         compare(shuffled, seed % VARIANTS, seed)
+
+
+def test_a_journey_is_the_same_whichever_way_a_touch_on_the_move_came_first():
+    old, new = (Touch(1, "t", "call", "sales", channel) for channel in ("direct", "event"))
+    before, after = Journey(), Journey()
+
+    before.add("person", old)
+    before.add("merged person", new)
+    after.add("merged person", new)
+    after.add("person", old)
+
+    assert before.touches == after.touches
