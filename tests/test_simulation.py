@@ -263,3 +263,53 @@ def test_it_is_noticed_when(broken: str) -> None:
 @pytest.mark.slow
 def test_it_is_noticed_when_a_former_owner_can_commit() -> None:
     assert _is_found(lambda simulation: setattr(simulation.store, "checks_epoch", False))
+
+
+# --- bugs that were found, kept away ----------------------------------------------------------------
+
+
+def _hit(number: int, at: str, query: str) -> RawFact:
+    url = f"https://www.site.com/{number}{query}"
+    return _fact(
+        "page-views",
+        type="page",
+        messageId=f"h{number}",
+        anonymousId="v1",
+        timestamp=f"2026-01-{at}",
+        context={"page": {"url": url}},
+    )
+
+
+def _named(at: str) -> RawFact:
+    return _fact(
+        "identities",
+        type="identify",
+        messageId="who",
+        anonymousId="v1",
+        userId="ann@acme.com",
+        timestamp=f"2026-01-{at}",
+    )
+
+
+def test_who_became_known_before_a_visit_moves_to_an_earlier_visit_that_comes_late() -> None:
+    visits = [_hit(1, "05T01:00", ""), _hit(2, "06T01:10", "?utm_source=news"), _hit(3, "06T00:20", "?gclid=1")]
+    for seed in range(30):
+        balances(Plan(seed, [*visits, _named("06T00:45")]))
+
+
+def test_a_form_fill_takes_the_source_of_a_visit_that_comes_late() -> None:
+    form = {"event": "Signed Up", "properties": {"email": "ann@acme.com"}, "anonymousId": "v1"}
+    filled = _fact("form-fills", type="track", messageId="f1", timestamp="2026-01-06T00:30", **form)
+    for seed in range(30):
+        balances(Plan(seed, [_hit(1, "06T00:10", "?utm_source=news&utm_medium=email"), filled]))
+
+
+def test_a_deal_that_waits_for_a_rate_still_waits_when_it_has_moved() -> None:
+    waits = {"dealId": "d1", "amount": 5, "currency": "CHF"}
+    moves = {"dealId": "d1", "account": "acme.com"}
+    changes = [
+        _fact("deal-changes", messageId=f"m{number}", timestamp=f"2026-01-0{number}", **body)
+        for number, body in enumerate((waits, moves), start=1)
+    ]
+    for seed in range(30):
+        balances(Plan(seed, changes))
