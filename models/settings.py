@@ -115,7 +115,7 @@ class Lanes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_facts: int = 4000
     cached_states: int = 60_000
     linger_ms: int = 5
-    fetch_wait_ms: int = 100
+    fetch_wait_ms: int = 25
     instance: str = ""
 
 

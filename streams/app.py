@@ -24,7 +24,7 @@ from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from models.times import SECOND, to_text
 from streams.config import redis_client
-from streams.lane import AWAY, LaneService
+from streams.lane import AWAY, Backlog, LaneService
 from streams.reference import rules_from
 from streams.standing import RULES_KEY
 from streams.topics import create_topics
@@ -54,8 +54,9 @@ class Lanes(Service):
         rules = rules_from(self.settings)
         await self._until_it_works(self._reach_servers)
         await self._until_it_works(self._check_rules)
+        backlog = Backlog()
         for name, lane in LANES.items():
-            service = self.lanes[name] = LaneService(lane, rules, self.redis)
+            service = self.lanes[name] = LaneService(lane, rules, self.redis, backlog)
             await self._until_it_works(service.start)
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)

@@ -39,7 +39,8 @@ ENVELOPE_BYTES = 512 * 1024
 FETCH_BYTES = 2 * 1024 * 1024
 LARGEST_REQUEST_BYTES = 48 * 1024 * 1024
 DRAIN_SECONDS = 6.0
-LINGER_FACTOR = 4.0
+BUSY_SECONDS = 0.5
+PREFETCH_BACKOFF_SECONDS = 0.02
 LONGEST_LINGER_SECONDS = 0.25
 LONGEST_STEP_SECONDS = 0.2
 LEAST_RECORDS = 20
@@ -95,17 +96,25 @@ class Counters(msgspec.Struct):
     commit_seconds: float = 0.0
 
 
+class Backlog(msgspec.Struct):
+    """When a lane of this worker last saw a backlog (time.perf_counter()); its lanes share it."""
+
+    seen_at: float = float("-inf")
+
+
 class LaneService:
     """One lane on one worker: every partition it was given runs in a task of its own."""
 
-    def __init__(self, lane: Lane, rules: Rules, redis: Any) -> None:
+    def __init__(self, lane: Lane, rules: Rules, redis: Any, backlog: "Backlog | None" = None) -> None:
         self.lane = lane
         self.rules = rules
         self.settings = rules.settings
         self.counters = Counters()
         self.paused = ""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._linger_seconds = self.settings.lanes.linger_ms / 1000
+        self._backlog = backlog or Backlog()
+        self._behind: set[int] = set()
+        self._fetching: set[asyncio.Task[Any] | None] = set()
         self._most_records = self.settings.lanes.batch_facts
         self._redis = redis
         self._build = lanes.builder(rules)
@@ -147,6 +156,9 @@ class LaneService:
             await self.producer.start()
             self._can_publish = True
         await self.consumer.start()
+        if fetcher := getattr(self.consumer, "_fetcher", None):
+            # aiokafka has no option for it: how long a partition's waiting records keep others from being fetched.
+            fetcher._prefetch_backoff = PREFETCH_BACKOFF_SECONDS
         names = [full_name(self.settings, topic) for topic in self.topics]
         self.consumer.subscribe(names, listener=_Rebalance(self))
 
@@ -194,6 +206,8 @@ class LaneService:
         tasks = {self._tasks.pop(partition): partition for partition in list(partitions) if partition in self._tasks}
         for task in tasks:
             task.stopping = True  # type: ignore[attr-defined]
+            if task in self._fetching:  # nothing is under way, and aiokafka would wait for the rebalance
+                task.cancel()
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
             for task in late:
@@ -255,25 +269,36 @@ class LaneService:
 
     async def _fetch(self, partition: int) -> dict[str, list[Any]]:
         """The next records by topic, within a moment; of internal topics only, while paused."""
-        await self._gather()
-        topics = (self.lane.internal,) if self.paused else self.topics
-        places = [self._place(topic, partition) for topic in topics]
-        polled = await self.consumer.getmany(*places, timeout_ms=200, max_records=self._most_records)
+        task = asyncio.current_task()
+        self._fetching.add(task)
+        try:
+            await asyncio.sleep(self._linger_seconds(partition))
+            topics = (self.lane.internal,) if self.paused else self.topics
+            places = [self._place(topic, partition) for topic in topics]
+            polled = await self.consumer.getmany(*places, timeout_ms=200, max_records=self._most_records)
+        finally:
+            self._fetching.discard(task)
+        self._note_backlog(partition, sum(map(len, polled.values())))
         prefix = len(self.settings.topic_prefix)
         return {place.topic[prefix:]: records for place, records in polled.items() if records}
 
-    async def _gather(self) -> None:
-        """Let records gather before they are fetched: the busier the worker, the longer.
+    def _linger_seconds(self, partition: int) -> float:
+        """How long to let records gather before they are fetched.
 
-        A batch has its price whatever its size, so a busy worker takes fewer and larger
-        ones; an idle one answers at once.
+        A batch has its price whatever its size. So while a lane of this worker catches up
+        with a backlog, those whose own batches are small take fewer and larger ones.
         """
-        begun = time.perf_counter()
-        await asyncio.sleep(self._linger_seconds)
-        late = time.perf_counter() - begun - self._linger_seconds
-        self._linger_seconds = min(
-            max(self.settings.lanes.linger_ms / 1000, LINGER_FACTOR * late), LONGEST_LINGER_SECONDS
-        )
+        if partition in self._behind:
+            return 0.0
+        is_busy = time.perf_counter() - self._backlog.seen_at < BUSY_SECONDS
+        return LONGEST_LINGER_SECONDS if is_busy else self.settings.lanes.linger_ms / 1000
+
+    def _note_backlog(self, partition: int, count: int) -> None:
+        if count < self._most_records // 2:
+            self._behind.discard(partition)
+            return
+        self._behind.add(partition)
+        self._backlog.seen_at = time.perf_counter()
 
     def _pace(self, items: int, seconds: float) -> None:
         """Take fewer records at once where each costs more, so that no step holds the worker up for long."""

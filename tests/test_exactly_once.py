@@ -32,7 +32,7 @@ from streams import embedded
 from streams.config import kafka_options
 from streams.topics import full_name
 from tests.conftest import wait_for
-from tests.running import ROOT, Place, page
+from tests.running import ROOT, Place, page, until
 from tests.worlds import world
 
 pytestmark = pytest.mark.slow
@@ -240,6 +240,7 @@ def test_another_worker_takes_over_within_15_seconds(place: Place, capsys: pytes
         for worker in workers:
             closing.callback(worker.stop)
         until_worked_on(place, "before", seconds=40)
+        until(lambda: [owned(place, name) for name in ("one", "two")], all, seconds=40)
 
         workers[0].kill()
         taken = until_worked_on(place, "after", seconds=30)
@@ -261,6 +262,14 @@ def test_a_worker_killed_and_started_again_works_on_within_5_seconds(
 
     _say(capsys, f"back after {back:.1f} s")
     assert back < 5 + SLACK_SECONDS
+
+
+def owned(place: Place, name: str) -> bool:
+    """Has the worker partitions of every lane, by its own heartbeat?"""
+    with Redis.from_url(place.settings.redis.url) as redis:
+        beat = redis.get(f"touchline:workers:{name}")
+    lanes = msgspec.json.decode(beat)["lanes"].values() if beat else []
+    return bool(lanes) and all(lane["partitions"] for lane in lanes)
 
 
 SLACK_SECONDS = 5.0
