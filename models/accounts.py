@@ -20,7 +20,7 @@ from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact, decode
 from models.groups import Group
 from models.identity import Link
-from models.members import keep_smaller
+from models.members import Lead, keep_smaller
 from models.reports import (
     CLAIM,
     DEAL,
@@ -45,7 +45,7 @@ _BOOKED = KNOWN + TOUCH + DEAL
 _END_OF_TIME = 2**62
 _touch = msgspec.msgpack.Decoder(Touch).decode
 _deal = msgspec.msgpack.Decoder(Deal).decode
-_lead = msgspec.msgpack.Decoder(tuple[int, str]).decode
+_lead = msgspec.msgpack.Decoder(Lead).decode
 _claim = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
 
 
@@ -76,13 +76,6 @@ class Totals:
         """The same less what came to nothing."""
         pipeline = {stage: numbers for stage, numbers in self.pipeline.items() if any(numbers)}
         return Totals(without_zeros(self.cells), pipeline, self.waiting, self.newest)
-
-
-class Lead(NamedTuple):
-    """A person of the account, known since `at`."""
-
-    at: int
-    person: str
 
 
 class Booked(NamedTuple):
@@ -207,7 +200,7 @@ class Account:
             case "k":
                 self.leads.pop(_path(name), None)
                 if new is not None:
-                    self.leads[_path(name)] = Lead(*_lead(new))
+                    self.leads[_path(name)] = _lead(new)
             case "d":
                 self.deals.pop(name, None)
                 self._conversions.pop(name, None)
@@ -235,6 +228,17 @@ class Account:
         lists = [self.journey.by_path[path] for path in paths]
         return lists[0] if len(lists) == 1 else sorted((touch for each in lists for touch in each), key=_order)
 
+    def _journey_of(self, deal: Deal) -> list[Touch]:
+        """The touches that can earn the deal's credit, oldest first."""
+        if not self._rules.settings.deal_contacts_only:
+            return self.journey.touches
+        lists = [touches for path, touches in sorted(self.journey.by_path.items()) if self._takes_part(path, deal)]
+        return sorted((touch for each in lists for touch in each), key=_order)
+
+    def _takes_part(self, path: str, deal: Deal) -> bool:
+        lead = self._lead_path(path)
+        return lead is None or takes_part(self.leads[lead].is_contact, self.leads[lead].ids, deal)
+
     @property
     def first_lead(self) -> int | None:
         """The earliest lead moment of the account's people."""
@@ -260,7 +264,7 @@ class Account:
         deal, kind = self.deals[name], conversion.kind
         won = won_at(deal, self._rules)
         at = won if kind == "refund" and won is not None else conversion.at
-        touches = eligible(self.journey.touches, "won" if kind == "refund" else kind, at, self._rules)
+        touches = eligible(self._journey_of(deal), "won" if kind == "refund" else kind, at, self._rules)
         milestones = milestones_of(kind, at, self.first_lead, deal.created_at, won)
         return Booked(conversion, touches, credits_of(conversion, at, touches, milestones, self._rules))
 
@@ -344,13 +348,12 @@ class Account:
             self._replace(pending)
             return pending
         change = self._change(pending) if was_booking == books else self._everything(pending)
-        before = self.first_lead
-        after = self._first_lead_after(pending)
+        weighs_anew = self._weighs_deals_anew(pending)
         if was_booking:
-            self._book(totals, change, -1, every_deal=before != after or not books)
+            self._book(totals, change, -1, every_deal=weighs_anew or not books)
         self._replace(pending)
         if books:
-            self._book(totals, change, 1, every_deal=before != after or not was_booking)
+            self._book(totals, change, 1, every_deal=weighs_anew or not was_booking)
             totals.newest.extend(self._added(pending))
         return pending
 
@@ -378,20 +381,26 @@ class Account:
         if value is None or name not in self.deals:
             return True
         old, new = self.deals[name], _deal(value)
-        milestones = [(deal.created_at, won_at(deal, self._rules)) for deal in (old, new)]
-        return milestones[0] != milestones[1] or self._conversions[name] != conversions_of(new, self._rules)
+        weighed_by = [(deal.created_at, won_at(deal, self._rules), deal.contacts) for deal in (old, new)]
+        return weighed_by[0] != weighed_by[1] or self._conversions[name] != conversions_of(new, self._rules)
 
     def _everything(self, pending: Changes) -> _Change:
         names = {**self.parts, **pending}
         paths = {_path(name) for name in names if name[0] == KNOWN}
         return _Change(paths, set(), {name for name in names if name[0] == DEAL}, [])
 
+    def _weighs_deals_anew(self, pending: Changes) -> bool:
+        """Do the account's people change so that every deal's credits may?"""
+        if self._rules.settings.deal_contacts_only and any(name[0] == KNOWN for name in pending):
+            return True
+        return self.first_lead != self._first_lead_after(pending)
+
     def _first_lead_after(self, pending: Changes) -> int | None:
         changed = {_path(name): value for name, value in pending.items() if name[0] == KNOWN}
         if not changed:
             return self.first_lead
         moments = [lead.at for path, lead in self.leads.items() if path not in changed]
-        moments += [_lead(value)[0] for value in changed.values() if value is not None]
+        moments += [_lead(value).at for value in changed.values() if value is not None]
         return min(moments, default=None)
 
     def _replace(self, pending: Changes) -> None:
@@ -444,6 +453,11 @@ class Account:
         value = pack((claim.at, claim.id, self.name))
         domains = claimed(claim, self._rules) - {self.name}
         return {f"account:{domain}": {f"{CLAIM}:": value} for domain in domains}
+
+
+def takes_part(is_contact: bool, ids: Iterable[str], deal: Deal) -> bool:
+    """Where a deal's journey is restricted: its contacts, and people who are no CRM's contact."""
+    return not is_contact or not set(ids).isdisjoint(deal.contacts)
 
 
 def claimed(claim: AccountChange, rules: Rules) -> set[str]:

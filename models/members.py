@@ -30,11 +30,11 @@ from models.identity import Link, email_domain, host_of
 from models.reports import (
     CONTACT,
     DEAL,
-    EMAIL,
     FORM,
     GROUP,
     KNOWN,
     LINK,
+    MERGED,
     ROOT,
     SAME_AS,
     TOUCH,
@@ -131,6 +131,15 @@ def lead_moment(first_named: int, contacts: Iterable[Contact]) -> int:
     """When the person is first known; the CRM's lead date replaces it."""
     created = _latest_by_source(contacts, "says_created", "created_at")
     return first_named if created is None else int(created)
+
+
+class Lead(msgspec.Struct, frozen=True, array_like=True):
+    """A person as the account holds them: known since `at`, by `ids`; `is_contact` in some CRM."""
+
+    at: int
+    person: str
+    is_contact: bool
+    ids: tuple[str, ...]
 
 
 class Person:
@@ -245,11 +254,10 @@ class Person:
         if self._known is None:
             return {}
         if root.id == self.name:
-            return {f"{KNOWN}:": pack((lead_moment(self._known, self._contacts()), self.name))}
-        said = {f"{KNOWN}:": pack(self._known)}
-        if "@" in self.name:
-            said[f"{EMAIL}:"] = pack((root.linked_at, self.name))
-        return said
+            contacts = self._contacts()
+            lead = Lead(lead_moment(self._known, contacts), self.name, bool(contacts), tuple(self._ids()))
+            return {f"{KNOWN}:": pack(lead)}
+        return {f"{KNOWN}:": pack(self._known), f"{MERGED}:": pack((root.linked_at, self.name))}
 
     def _watchers(self) -> Contents:
         answer = {f"{ROOT}:": pack((self.name, self._group.root.id))}
@@ -263,9 +271,13 @@ class Person:
         calls = [(at, name.partition(":")[2], group) for at, group, name in groups]
         return account_of(self.name, self._emails(), self._contacts(), calls, self._rules)
 
+    def _ids(self) -> list[str]:
+        """The person's ids, their own first, then those merged into it, the one linked last first."""
+        linked = sorted((_group(value) for name, value in self._said.items() if name[0] == MERGED), reverse=True)
+        return [self.name, *(merged for _, merged in linked)]
+
     def _emails(self) -> list[str]:
-        linked = sorted((_group(value) for name, value in self._said.items() if name[0] == EMAIL), reverse=True)
-        return [self.name] * ("@" in self.name) + [email for _, email in linked]
+        return [name for name in self._ids() if "@" in name]
 
 
 def _put(parts: Parts, name: str, value: bytes | None) -> None:

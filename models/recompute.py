@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models.accounts import claimed, latest, waiting_of
+from models.accounts import claimed, latest, takes_part, waiting_of
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.deals import Conversion, Deal, conversions_of, fold, is_open, open_amount, won_at
 from models.errors import BadInput
@@ -399,6 +399,8 @@ class _Accounts(NamedTuple):
     of_person: dict[str, str]
     roots: dict[str, Root]
     lead_moments: dict[str, int]
+    ids: dict[str, list[str]]
+    contacts: set[str]
 
     def root(self, name: str) -> str:
         """The account that this one was merged into or claimed by, in the end."""
@@ -409,8 +411,8 @@ class _Accounts(NamedTuple):
 def _accounts_of(kept: _Facts, people: _People, rules: Rules) -> _Accounts:
     changes_of = kept.of(ACCOUNT_CHANGES)
     links = [link for name, changes in changes_of.items() for link in _account_links(name, changes, rules)]
-    accounts = _Accounts({}, roots_of(links, _NO_LIMIT), {})
     ids: dict[str, list[str]] = defaultdict(list)
+    accounts = _Accounts({}, roots_of(links, _NO_LIMIT), {}, ids, set())
     for name in people.known:
         ids[people.root(name)].append(name)
     for person, names in ids.items():
@@ -418,6 +420,8 @@ def _accounts_of(kept: _Facts, people: _People, rules: Rules) -> _Accounts:
         groups = [call for name in names for call in people.groups.get(name, ())]
         account = account_of(person, _emails(person, names, people), contacts, groups, rules)
         accounts.of_person[person] = accounts.root(account)
+        if contacts:
+            accounts.contacts.add(person)
         accounts.lead_moments[person] = lead_moment(min(people.known[name] for name in names), contacts)
     return accounts
 
@@ -474,8 +478,15 @@ def _book_deals(books: Books, kept: _Facts, people: _People, accounts: _Accounts
         refunds: Iterable[Refund] = kept.of(BILLING).get(name, {}).values()
         deal = fold(name, changes, refunds, rules.settings.currency)
         account = _account_of_deal(deal, people, accounts, rules)
-        touches = [touch for _, touch in books.journeys.get(account, ())]
+        touches = _journey_of(deal, books.journeys.get(account, ()), accounts, rules)
         _book_deal(books, deal, touches, first_lead.get(account), rules)
+
+
+def _journey_of(deal: Deal, journey: Iterable[Owned], accounts: _Accounts, rules: Rules) -> list[Touch]:
+    """The touches that can earn the deal's credit."""
+    if not rules.settings.deal_contacts_only:
+        return [touch for _, touch in journey]
+    return [touch for person, touch in journey if takes_part(person in accounts.contacts, accounts.ids[person], deal)]
 
 
 def _account_of_deal(deal: Deal, people: _People, accounts: _Accounts, rules: Rules) -> str:

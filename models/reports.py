@@ -17,7 +17,7 @@ import msgspec
 Parts = dict[str, bytes]
 Changes = dict[str, bytes | None]
 
-KNOWN, LINK, GROUP, TOUCH, DEAL, CONTACT, EMAIL, MARK, FORM, SAME_AS, WATCH, ROOT, CLAIM = "klgtdceMfswrC"
+KNOWN, LINK, GROUP, TOUCH, DEAL, CONTACT, MERGED, MARK, FORM, SAME_AS, WATCH, ROOT, CLAIM = "klgtdceMfswrC"
 """Kinds of reported parts: the first letter of their names."""
 
 

@@ -136,6 +136,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     session_gap_minutes: int = 30
     session_hours: int = 24
     direct_touches: bool = True
+    deal_contacts_only: bool = False
     form_events: tuple[str, ...] = ("Form Submitted", "Form Filled", "Lead Captured", "Signed Up")
     own_domains: tuple[str, ...] = ()
     excluded_referrers: tuple[str, ...] = (

@@ -53,7 +53,7 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
     asked = await _known_account(redis, rules, account)
     found = await _account_above(redis, rules, f"account:{asked.name}") or asked
     seen = await _visits(redis, settings, found.journey.touches)
-    people = sorted(found.leads.values())
+    people = sorted(found.leads.values(), key=lambda lead: (lead.at, lead.person))
     return {
         "account": found.name,
         "merged_from": asked.name if asked.name != found.name else None,

@@ -104,6 +104,7 @@ def oracle_settings(law: Rules) -> dict[str, Any]:
         "lookback_days": {kind: getattr(ours.lookback, kind) for kind in ("lead", "opportunity", "won")},
         "half_life_days": ours.time_decay_half_life_days,
         "direct_sessions": ours.direct_touches,
+        "contacts_only": ours.deal_contacts_only,
         "own_domains": list(ours.own_domains),
         "excluded_referrers": list(ours.excluded_referrers),
         "pipelines": {name: {"won": each.won, "lost": each.lost} for name, each in ours.pipelines.items()},

@@ -49,6 +49,7 @@ _VARIANTS = (
         pipelines={"partner": Pipeline(won=("signed", "closed_won"), lost=("dead",))},
         own_domains=("acme.com",),
     ),
+    Settings(rates=_RATES, deal_contacts_only=True),
 )
 VARIANTS = len(_VARIANTS)
 
