@@ -41,6 +41,8 @@ from models.rules import Rules
 from models.touches import Touch
 
 _CHANGE = "A"
+REMEMBERED_CREDITS = 32
+"""Conversions with more credits are computed again when taken back, rather than kept in memory."""
 _BOOKED = KNOWN + TOUCH + DEAL
 _END_OF_TIME = 2**62
 _touch = msgspec.msgpack.Decoder(Touch).decode
@@ -137,7 +139,7 @@ class Account:
     """One account: its people's touches, its deals, and what they earned."""
 
     __slots__ = (
-        "_conversions", "_dirty", "_group", "_links_changed", "_parent", "_pending", "_rules", "_told",
+        "_booked", "_conversions", "_dirty", "_group", "_links_changed", "_parent", "_pending", "_rules", "_told",
         "deals", "journey", "leads", "name", "parts", "tag",
     )  # fmt: skip
 
@@ -154,6 +156,7 @@ class Account:
         self.leads: dict[str, Lead] = {}
         self.deals: dict[str, Deal] = {}
         self._conversions: dict[str, list[Conversion]] = {}
+        self._booked: dict[tuple[str, str, str], list[Credit]] = {}
         for part, value in parts.items():
             self._index(part, None, value)
         self._parent = self._target()
@@ -295,8 +298,18 @@ class Account:
 
     def _book_deal(self, totals: Totals, name: str, conversion: Conversion, sign: int) -> None:
         if conversion.amount is not None:
-            credits = self.deal_credits(name, conversion).credits
+            credits = self._credits(name, conversion, sign)
             add_cells(totals.cells, conversion, credits, sign, self._rules)
+
+    def _credits(self, name: str, conversion: Conversion, sign: int) -> list[Credit]:
+        """The credits to book; short ones are remembered until they are taken back."""
+        key = name, conversion.kind, conversion.id
+        if sign < 0 and (booked := self._booked.pop(key, None)) is not None:
+            return booked
+        credits = self.deal_credits(name, conversion).credits
+        if sign > 0 and len(credits) <= REMEMBERED_CREDITS:
+            self._booked[key] = credits
+        return credits
 
     def _book_state(self, totals: Totals, name: str, sign: int) -> None:
         """The place in the pipeline of the deal kept as `name`, and what of it waits."""
