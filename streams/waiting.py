@@ -37,6 +37,10 @@ def _untold(done: int, total: int) -> None:
     pass
 
 
+class _TooLate(Exception):
+    """The time is over; said by ourselves too, since a client may swallow a cancellation."""
+
+
 class Waiting:
     """A wait on its way: the facts it waits for, and what was last seen to lag."""
 
@@ -46,19 +50,27 @@ class Waiting:
         self._tell = tell
         self._target: Ends | None = None
         self._trouble = ""
+        self._deadline = float("inf")
 
     async def caught_up(self, seconds: float | None) -> bool:
         """Wait until every fact produced before the call is in the totals; False: not in time.
 
         Servers that are away are waited for.
         """
+        if seconds is not None:
+            self._deadline = time.monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):
                 while not await self._try():
-                    await asyncio.sleep(AWAY_POLL_SECONDS)
-        except TimeoutError:
+                    await self._pause(AWAY_POLL_SECONDS)
+        except (TimeoutError, _TooLate):
             return False
         return True
+
+    async def _pause(self, seconds: float = POLL_SECONDS) -> None:
+        if time.monotonic() > self._deadline:
+            raise _TooLate
+        await asyncio.sleep(seconds)
 
     async def _try(self) -> bool:
         try:
@@ -76,7 +88,7 @@ class Waiting:
         total = sum(self._target.values())
         while lags := (await self._standing()).behind(self._target):
             self._tell(total - sum(lags.values()), total)
-            await asyncio.sleep(POLL_SECONDS)
+            await self._pause()
         self._tell(total, total)
 
     async def _until_drained(self, ends: ReadEnds) -> None:
@@ -86,7 +98,7 @@ class Waiting:
                 async with pausing(self._redis) as token:
                     await still(self._redis, self._settings, ends, token)
                 return
-            await asyncio.sleep(POLL_SECONDS)
+            await self._pause()
 
     async def _standing(self) -> Standing:
         now = await standing.read_standing(self._redis, self._settings)
