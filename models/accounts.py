@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
-from models.entity import Conflict, Contents, Outcome, reports
+from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact, decode
 from models.groups import Group
 from models.identity import Link
@@ -38,13 +38,13 @@ from models.reports import (
     under,
 )
 from models.rules import Rules
+from models.times import END_OF_TIME
 from models.touches import Touch
 
 _CHANGE = "A"
 REMEMBERED_CREDITS = 32
 """Conversions with more credits are computed again when taken back, rather than kept in memory."""
 _BOOKED = KNOWN + TOUCH + DEAL
-_END_OF_TIME = 2**62
 _touch = msgspec.msgpack.Decoder(Touch).decode
 _deal = msgspec.msgpack.Decoder(Deal).decode
 _lead = msgspec.msgpack.Decoder(Lead).decode
@@ -148,7 +148,7 @@ class Account:
         self.tag = tag_of(f"account:{name}")
         self.parts = parts
         self._rules = rules
-        self._group = Group("account", name, parts, _END_OF_TIME)
+        self._group = Group("account", name, parts, END_OF_TIME)
         self._pending: Changes = {}
         self._dirty: Changes = {}
         self._links_changed = False
@@ -190,7 +190,7 @@ class Account:
             if name[0] == CLAIM:
                 self._dirty[mine] = value
                 self._links_changed = True
-                _put(self.parts, mine, value)
+                put(self.parts, mine, value)
             else:
                 self._pending[mine] = value
 
@@ -419,7 +419,7 @@ class Account:
     def _replace(self, pending: Changes) -> None:
         for name, value in pending.items():
             self._index(name, self.parts.get(name), value)
-            _put(self.parts, name, value)
+            put(self.parts, name, value)
 
     def _added(self, pending: Changes) -> Iterator[tuple[Touch, str, str]]:
         for name, value in pending.items():
@@ -442,7 +442,7 @@ class Account:
     # --- who it belongs to ----------------------------------------------------------
 
     def _read(self, raw: bytes) -> AccountChange:
-        fact = decode(ACCOUNT_CHANGES, raw, _END_OF_TIME, self._rules.settings)
+        fact = decode(ACCOUNT_CHANGES, raw, END_OF_TIME, self._rules.settings)
         assert isinstance(fact, AccountChange)
         return fact
 
@@ -484,13 +484,6 @@ def latest(facts: Iterable[AccountChange], field: str) -> AccountChange | None:
     carrying = [fact for fact in facts if getattr(fact, field) is not UNSET]
     last = max(carrying, key=lambda fact: (fact.at, fact.id), default=None)
     return last if last is not None and getattr(last, field) is not None else None
-
-
-def _put(parts: Parts, name: str, value: bytes | None) -> None:
-    if value is None:
-        parts.pop(name, None)
-    else:
-        parts[name] = value
 
 
 def _path(name: str) -> str:

@@ -1,6 +1,6 @@
 """An entity of a lane: parts kept by name, facts and reports in, changes and reports out."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -60,13 +60,13 @@ def take(parts: Parts, report: Report) -> Changes:
         if parts.get(mine) == value:
             continue
         changed[mine] = value
-        if value is None:
-            del parts[mine]
-        else:
-            parts[mine] = value
+        put(parts, mine, value)
     return changed
 
 
-def parts_of(parts: Parts, kinds: str) -> Iterable[tuple[str, bytes]]:
-    """The parts whose kind is one of the letters."""
-    return ((name, value) for name, value in parts.items() if name[0] in kinds)
+def put(parts: Parts, name: str, value: bytes | None) -> None:
+    """Keep a part as it is now; None: it is gone."""
+    if value is None:
+        parts.pop(name, None)
+    else:
+        parts[name] = value

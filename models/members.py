@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from models.deals import Deal, fold
-from models.entity import Conflict, Contents, Outcome, reports, take
+from models.entity import Conflict, Contents, Outcome, put, reports, take
 from models.facts import (
     BILLING,
     CONTACT_CHANGES,
@@ -52,6 +52,7 @@ from models.reports import (
     under,
 )
 from models.rules import Rules
+from models.times import END_OF_TIME
 from models.touches import Touch, merged_with_form, recorded_touch, standing_version
 
 _VERSION, _CHANGE, _REFUND = "VDB"
@@ -194,7 +195,7 @@ class Person:
         for name, value in changes.items():
             if name[0] not in _PASSED_ONLY:
                 self._links_changed |= name[0] == LINK
-                _put(self._said, name, value)
+                put(self._said, name, value)
         named = [at for name, value in changes.items() if value for at in _named_in(name, value)]
         known = [] if self._known is None else [self._known]
         self._known = self._first_named() if withdrawn else min([*named, *known], default=None)
@@ -278,13 +279,6 @@ class Person:
 
     def _emails(self) -> list[str]:
         return [name for name in self._ids() if "@" in name]
-
-
-def _put(parts: Parts, name: str, value: bytes | None) -> None:
-    if value is None:
-        parts.pop(name, None)
-    else:
-        parts[name] = value
 
 
 def _named_in(name: str, value: bytes) -> list[int]:
@@ -422,7 +416,7 @@ class DealRecord:
         return Outcome(changes, messages)
 
     def _read(self, topic: str, raw: bytes) -> Any:
-        return decode(topic, raw, _END_OF_TIME, self._rules.settings)
+        return decode(topic, raw, END_OF_TIME, self._rules.settings)
 
     def _change(self, raw: bytes) -> Any:
         return self._read(DEAL_CHANGES, raw)
@@ -454,9 +448,6 @@ class DealRecord:
         for person, at in first_contacts(self._changes()).items():
             contents.setdefault(f"person:{person}", {})[f"{KNOWN}:"] = pack(at)
         return contents
-
-
-_END_OF_TIME = 2**62
 
 
 def first_contacts(changes: Iterable[DealChange]) -> dict[str, int]:

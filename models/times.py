@@ -10,6 +10,8 @@ SECOND = 1_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+END_OF_TIME = 2**62
+"""Later than any instant: what has been accepted once is read again without a bound on its time."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
