@@ -15,7 +15,8 @@ import msgspec
 from msgspec import UNSET
 
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
-from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
+from models.counts import Counts, add_counts, without_zero_counts
+from models.deals import Conversion, Deal, conversions_of, deal_counts, is_open, open_amount, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact, decode
 from models.groups import Group
@@ -53,14 +54,14 @@ _claim = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
 
 @dataclass
 class Totals:
-    """What a batch adds to the totals: cells, open deals by stage, what waits now or no more.
+    """What a batch adds to the totals: cells, counts, what waits now or no more.
 
     What waits is kept by (entry, holder): a deal on the move may be with its new
     account, or with its account by another way, before the old one has let it go.
     """
 
     cells: Cells = field(default_factory=dict)
-    pipeline: dict[str, list[int]] = field(default_factory=dict)
+    counts: Counts = field(default_factory=dict)
     waiting: dict[tuple[str, str], str | None] = field(default_factory=dict)
     newest: list[tuple[Touch, str, str]] = field(default_factory=list)
 
@@ -68,16 +69,13 @@ class Totals:
         """Add another change to this one."""
         for cell, numbers in other.cells.items():
             self.cells[cell] = self.cells.get(cell, 0) + numbers
-        for stage, counted in other.pipeline.items():
-            mine = self.pipeline.setdefault(stage, [0, 0])
-            self.pipeline[stage] = [mine[0] + counted[0], mine[1] + counted[1]]
+        add_counts(self.counts, other.counts.items())
         self.waiting.update(other.waiting)
         self.newest.extend(other.newest)
 
     def without_zeros(self) -> "Totals":
         """The same less what came to nothing."""
-        pipeline = {stage: numbers for stage, numbers in self.pipeline.items() if any(numbers)}
-        return Totals(without_zeros(self.cells), pipeline, self.waiting, self.newest)
+        return Totals(without_zeros(self.cells), without_zero_counts(self.counts), self.waiting, self.newest)
 
 
 class Booked(NamedTuple):
@@ -312,15 +310,11 @@ class Account:
         return credits
 
     def _book_state(self, totals: Totals, name: str, sign: int) -> None:
-        """The place in the pipeline of the deal kept as `name`, and what of it waits."""
+        """The counts of the deal kept as `name`, and what of it waits."""
         deal, holder = self.deals[name], f"{self.name}/{_path(name)}"
         for entry, reason in waiting_of(deal, self._conversions[name], self._rules).items():
             totals.waiting[entry, holder] = reason if sign > 0 else None
-        amount = open_amount(deal, self._rules) if is_open(deal, self._rules) else None
-        if amount is not None:
-            numbers = totals.pipeline.setdefault(deal.stage or "(none)", [0, 0])
-            numbers[0] += sign
-            numbers[1] += sign * amount
+        add_counts(totals.counts, deal_counts(deal, self._rules), sign)
 
     def totals(self) -> Totals:
         """All that the account's state comes to, as though booked at once."""

@@ -18,7 +18,8 @@ import msgspec
 
 from models.accounts import claimed, latest, takes_part, waiting_of
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
-from models.deals import Conversion, Deal, conversions_of, fold, is_open, open_amount, won_at
+from models.counts import Counts, add_counts, table_of, without_zero_counts
+from models.deals import PIPELINE, Conversion, Deal, conversions_of, deal_counts, fold, won_at
 from models.errors import BadInput
 from models.facts import (
     ACCOUNT_CHANGES,
@@ -72,20 +73,25 @@ class Known(NamedTuple):
 class Books:
     """All totals, and what they were made of.
 
-    `pipeline` has count and amount by stage; `waiting` the reason by conversion; `deals`
+    `counts` are all other additive numbers; `waiting` the reason by conversion; `deals`
     credits by deal and conversion (`won:<deal>`); `leads` everybody known, by person;
     `journeys` (person, touch) by account, oldest first. `conflicts` are (topic, id) of
     facts that lost to another with their id.
     """
 
     cells: Cells = field(default_factory=dict)
-    pipeline: dict[str, list[int]] = field(default_factory=dict)
+    counts: Counts = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     deals: dict[str, dict[str, list[Credit]]] = field(default_factory=dict)
     leads: dict[str, Known] = field(default_factory=dict)
     journeys: dict[str, list[tuple[str, Touch]]] = field(default_factory=dict)
     refusals: list[tuple[RawFact, BadInput]] = field(default_factory=list)
     conflicts: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def pipeline(self) -> dict[str, list[int]]:
+        """Count and amount of the open deals by stage."""
+        return {stage: list(numbers) for stage, numbers in table_of(self.counts, PIPELINE).items()}
 
 
 def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules) -> Books:
@@ -100,6 +106,7 @@ def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules) -> B
     _book_leads(books, people, accounts, rules)
     _book_deals(books, kept, people, accounts, rules)
     books.cells = without_zeros(books.cells)
+    books.counts = without_zero_counts(books.counts)
     return books
 
 
@@ -503,10 +510,7 @@ def _book_deal(books: Books, deal: Deal, journey: Sequence[Touch], lead: int | N
             add_cells(books.cells, conversion, credits, 1, rules)
             booked[f"{conversion.kind}:{conversion.id}"] = credits
     books.waiting.update(waiting_of(deal, conversions, rules))
-    amount = open_amount(deal, rules) if is_open(deal, rules) else None
-    if amount is not None:
-        count, total = books.pipeline.get(deal.stage or "(none)", (0, 0))
-        books.pipeline[deal.stage or "(none)"] = [count + 1, total + amount]
+    add_counts(books.counts, deal_counts(deal, rules))
 
 
 def _deal_credits(

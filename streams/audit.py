@@ -26,10 +26,10 @@ from models.conversions import (
     Cells,
     Credit,
     numbers_of,
-    unpack_numbers,
     unpack_vector,
     without_zeros,
 )
+from models.counts import Count, Counts
 from models.deals import conversions_of
 from models.errors import BadInput, Unavailable
 from models.recompute import Books, RawFact, recompute
@@ -42,7 +42,7 @@ from streams.config import kafka_options
 from streams.reference import rules_from
 from streams.reports import CONVERSIONS
 from streams.standing import Place, Standing
-from streams.tables import cell_of, key, waiting_entry
+from streams.tables import cell_of, count_tables, key, read_counts, waiting_entry
 from streams.topics import INTERNAL, OUTSIDE, full_name
 from streams.waiting import check_pause, pausing, still
 
@@ -70,7 +70,7 @@ class Audit(msgspec.Struct, frozen=True):
     refused: int
     accounts: int
     cells: int
-    stages: int
+    counts: int
     deals: int
     credits: int
     waiting: int
@@ -95,7 +95,7 @@ class Audit(msgspec.Struct, frozen=True):
         """What was compared and what came of it."""
         compared = (
             f"{self.facts:,} facts ({self.refused:,} refused): {self.cells:,} cells of {WIDTH} numbers, "
-            f"{self.stages:,} stages, {self.deals:,} deals with {self.credits:,} credits, {self.waiting:,} waiting"
+            f"{self.counts:,} counts, {self.deals:,} deals with {self.credits:,} credits, {self.waiting:,} waiting"
         )
         balance = f"; the books do not balance on {', '.join(self.unbalanced)}" if self.unbalanced else ""
         if self.clean:
@@ -109,7 +109,7 @@ class Copy:
 
     standing: Standing
     cells: Cells = field(default_factory=dict)
-    pipeline: dict[str, list[int]] = field(default_factory=dict)
+    counts: Counts = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     accounts: dict[str, Parts] = field(default_factory=dict)
 
@@ -167,6 +167,7 @@ async def _copied(redis: Any, settings: Settings, now: Standing) -> Copy:
     copy = Copy(now)
     for partition in range(settings.partitions):
         await _copy_totals(redis, partition, copy)
+    await _copy_counts(redis, settings, copy)
     names = await entities.names_of(redis, "account")
     copy.accounts = await entities.parts_at_rest(redis, settings, names)
     return copy
@@ -177,17 +178,20 @@ async def _copy_totals(redis: Any, partition: int, copy: Copy) -> None:
     pipeline = redis.pipeline(transaction=False)
     for kind in kinds:
         pipeline.hgetall(key("accounts", partition, "credits", *kind))
-    pipeline.hgetall(key("accounts", partition, "pipeline"))
     pipeline.hgetall(key("accounts", partition, "waiting"))
-    *hashes, stages, waiting = await pipeline.execute()
+    *hashes, waiting = await pipeline.execute()
     for kind, fields in zip(kinds, hashes, strict=True):
         for name, value in fields.items():
             cell = cell_of(*kind, name)
             copy.cells[cell] = copy.cells.get(cell, 0) + unpack_vector(value)
-    for stage, value in stages.items():
-        have = copy.pipeline.setdefault(stage.decode(), [0, 0])
-        have[:] = (a + b for a, b in zip(have, unpack_numbers(value), strict=True))
     copy.waiting.update({waiting_entry(entry): reason.decode() for entry, reason in waiting.items()})
+
+
+async def _copy_counts(redis: Any, settings: Settings, copy: Copy) -> None:
+    """Every table of counts that there is, so that a forgotten one is told too."""
+    tables = sorted({table async for table in count_tables(redis)})
+    for table, fields in (await read_counts(redis, settings, tables)).items():
+        copy.counts.update((Count(table, name), numbers) for name, numbers in fields.items())
 
 
 def live_credits(accounts: Mapping[str, Parts], rules: Rules) -> Credits:
@@ -274,7 +278,7 @@ def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
     credits = live_credits(copy.accounts, rules)
     differences = chain(
         _cell_differences(cells, books.cells),
-        _pipeline_differences(copy.pipeline, books.pipeline),
+        _count_differences(copy.counts, books.counts),
         _waiting_differences(copy.waiting, books.waiting),
         _credit_differences(credits, books.deals),
     )
@@ -283,7 +287,7 @@ def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
         refused=len(books.refusals),
         accounts=len(copy.accounts),
         cells=len(cells.keys() | books.cells.keys()),
-        stages=len(copy.pipeline.keys() | books.pipeline.keys()),
+        counts=len(copy.counts.keys() | books.counts.keys()),
         deals=len(credits.keys() | books.deals.keys()),
         credits=sum(len(each) for of_deal in books.deals.values() for each in of_deal.values()),
         waiting=len(copy.waiting.keys() | books.waiting.keys()),
@@ -317,13 +321,11 @@ def _of_model(numbers: Sequence[int] | None, model: int) -> dict[str, int] | Non
     return None if numbers is None else {"count": numbers[2 * model], "amount": numbers[2 * model + 1]}
 
 
-def _pipeline_differences(
-    live: Mapping[str, Sequence[int]], batch: Mapping[str, Sequence[int]]
-) -> Iterator[Difference]:
-    for stage in sorted(live.keys() | batch.keys()):
-        mine, theirs = live.get(stage, (0, 0)), batch.get(stage, (0, 0))
-        if tuple(mine) != tuple(theirs):
-            yield Difference("pipeline", stage, None, _of_model(mine, 0), _of_model(theirs, 0))
+def _count_differences(live: Counts, batch: Counts) -> Iterator[Difference]:
+    for count in sorted(live.keys() | batch.keys()):
+        mine, theirs = live.get(count), batch.get(count)
+        if mine != theirs:
+            yield Difference(count.table, count.field, None, mine, theirs)
 
 
 def _waiting_differences(live: Mapping[str, str], batch: Mapping[str, str]) -> Iterator[Difference]:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from models.attribution import MODELS
 from models.conversions import DIMENSIONS, unpack_numbers
+from models.deals import PIPELINE
 from models.errors import BadInput, Unavailable
 from models.lanes import LANES
 from models.settings import Settings
 from streams import journeys
-from streams.tables import cell_of, key, waiting_entry
+from streams.tables import cell_of, key, read_counts, waiting_entry
 
 Row = dict[str, Any]
 deal = journeys.deal
@@ -172,13 +173,7 @@ def _sorted(sums: Sums) -> list[tuple[tuple[str, str | None], list[int]]]:
 
 async def pipeline(redis: Any, settings: Settings) -> list[Row]:
     """Rows {stage, count, amount, currency} of open deals; configured stages first and in their order."""
-    stages: dict[str, list[int]] = {}
-    for fields in await _hashes(redis, settings, "pipeline"):
-        for stage, packed in fields.items():
-            count, amount = unpack_numbers(packed)
-            have = stages.setdefault(stage.decode(), [0, 0])
-            have[0] += count
-            have[1] += amount
+    stages = (await read_counts(redis, settings, [PIPELINE]))[PIPELINE]
     configured = list(dict.fromkeys(stage for each in settings.pipelines.values() for stage in each.stages))
     order = {stage: number for number, stage in enumerate(configured)}
     rows = [

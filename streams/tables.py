@@ -9,7 +9,7 @@ key                                       type    holds
 {visitors:3}:e:<entity>                   string  an entity's parts, packed {name: value}; empty: spread out
 {visitors:3}:p:<entity>                   hash    the parts of an entity that is spread out, one field each
 {accounts:3}:credits:<conversion>:<dim>   hash    <day> or <day> NUL <value> → count and amount of each model (int64)
-{accounts:3}:pipeline                     hash    stage → count and amount of open deals (int64)
+{accounts:3}:counts:<table>               hash    field → its numbers (int64); models.counts
 {accounts:3}:waiting                      hash    what waits to be booked NUL where → why
 {accounts:3}:newest                       list    the newest touches as JSON, newest first
 touchline:run                             string  number of the run; a rebuild begins another
@@ -21,7 +21,7 @@ Nothing else expires: a total is only as good as the state behind it.
 """
 
 import json
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -29,16 +29,21 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from models.accounts import Totals
 from models.conversions import Cell, pack_numbers, pack_vector, unpack_numbers, unpack_vector
+from models.counts import Count, Counts, Numbers, add_counts, plus
 from models.errors import Fenced
 from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
+from models.settings import Settings
 from models.times import to_text
 
 SPREAD_BYTES = 4096
 """An entity larger than this is kept as a hash, so that one more part costs the same."""
 NEWEST = 20
+COUNTING_LANES = ("visitors", "accounts")
+"""The lanes that keep counts."""
 _MOST_ARGUMENTS = 4000
 _READ_AT_ONCE = 500
+_SCANNED_AT_ONCE = 5000
 
 _COMMIT = """
 local book = redis.call('HMGET', KEYS[1], 'epoch', 'commit')
@@ -134,6 +139,34 @@ def cell_of(conversion: str, dimension: str, field: bytes) -> Cell:
     return Cell(conversion, dimension, day, value if split else None)
 
 
+def counted(value: bytes) -> Numbers:
+    """The numbers of a count at rest."""
+    return tuple(unpack_numbers(value))
+
+
+async def read_counts(redis: Any, settings: Settings, tables: Sequence[str]) -> dict[str, dict[str, Numbers]]:
+    """Each table's numbers by field, added up over the partitions of the lanes that count."""
+    places = [(lane, partition) for lane in COUNTING_LANES for partition in range(settings.partitions)]
+    pipeline = redis.pipeline(transaction=False)
+    for table in tables:
+        for place in places:
+            pipeline.hgetall(key(*place, "counts", table))
+    answers = iter(await pipeline.execute())
+    found: dict[str, dict[str, Numbers]] = {}
+    for table in tables:
+        sums: Counts = {}
+        for _ in places:
+            add_counts(sums, ((Count(table, name.decode()), counted(value)) for name, value in next(answers).items()))
+        found[table] = {count.field: numbers for count, numbers in sums.items() if any(numbers)}
+    return found
+
+
+async def count_tables(redis: Any) -> AsyncIterator[str]:
+    """Every table of counts, some more than once; looks at each key in Redis, so not for reports."""
+    async for name in redis.scan_iter(match="{*}:counts:*", count=_SCANNED_AT_ONCE):
+        yield name.decode().partition("}:counts:")[2]
+
+
 def waiting_entry(field: bytes) -> str:
     """What waits, by a field of the waiting hash."""
     return field.decode().partition("\0")[0]
@@ -182,6 +215,7 @@ class Tables:
         self.book = Book("0", 0, -1, {}, {}, {})
         self._entities: Cache[str, Stored] = Cache(cached)
         self._cells: Cache[Cell, int] = Cache(cached)
+        self._counts: Cache[Count, Numbers] = Cache(cached)
         self._loaded: dict[str, Stored] = {}
         self._commands: list[Any] = []
         self._book_key = self._key("book")
@@ -205,6 +239,7 @@ class Tables:
         if (book.run, book.commit) != (self.book.run, self.book.commit):
             self._entities.clear()
             self._cells.clear()
+            self._counts.clear()
         self.book = book
         return True
 
@@ -258,6 +293,21 @@ class Tables:
                 found.update(zip(missing, (unpack_vector(value) if value else 0 for value in values), strict=True))
         return cast(dict[Cell, int], found)
 
+    async def _load_counts(self, counts: Iterable[Count]) -> Counts:
+        """The numbers that stand; a count that was never made is left out."""
+        found = {count: self._counts.get(count) for count in counts}
+        tables: dict[str, list[Count]] = {}
+        for count, numbers in found.items():
+            if numbers is None:
+                tables.setdefault(count.table, []).append(count)
+        if tables:
+            pipeline = self._redis.pipeline(transaction=False)
+            for table, missing in tables.items():
+                pipeline.hmget(self._key("counts", table), [count.field for count in missing])
+            for missing, values in zip(tables.values(), await pipeline.execute(), strict=True):
+                found.update(zip(missing, (counted(value) if value else None for value in values), strict=True))
+        return {count: numbers for count, numbers in found.items() if numbers is not None}
+
     # --- writing: everything is put down first, and committed at once ---------------------
 
     def put(self, name: str, changes: Changes) -> None:
@@ -300,7 +350,7 @@ class Tables:
         change = totals.without_zeros()
         cells = await self._load_cells(change.cells)
         self._put_cells({cell: cells[cell] + numbers for cell, numbers in change.cells.items()})
-        await self._put_pipeline(change.pipeline)
+        await self._put_counts(change.counts)
         for (entry, account), reason in change.waiting.items():
             self._put_field(self._key("waiting"), f"{entry}\0{account}", reason)
         if change.newest:
@@ -321,14 +371,21 @@ class Tables:
         for name, fields in gone.items():
             self._chunked("HDEL", name, fields)
 
-    async def _put_pipeline(self, change: Mapping[str, list[int]]) -> None:
-        if not change:
-            return
-        values = await self._redis.hmget(self._key("pipeline"), list(change))
-        for (stage, numbers), value in zip(change.items(), values, strict=True):
-            have = unpack_numbers(value) if value else [0, 0]
-            now = [a + b for a, b in zip(have, numbers, strict=True)]
-            self._put_field(self._key("pipeline"), stage, pack_numbers(now) if any(now) else None)
+    async def _put_counts(self, change: Counts) -> None:
+        have = await self._load_counts(change)
+        kept: dict[str, list[Any]] = {}
+        gone: dict[str, list[Any]] = {}
+        for count, numbers in change.items():
+            now = plus(have.get(count) or (0,) * len(numbers), numbers)
+            self._counts.put(count, now)
+            if any(now):
+                kept.setdefault(count.table, []).extend((count.field, pack_numbers(now)))
+            else:
+                gone.setdefault(count.table, []).append(count.field)
+        for table, fields in kept.items():
+            self._chunked("HSET", self._key("counts", table), fields)
+        for table, fields in gone.items():
+            self._chunked("HDEL", self._key("counts", table), fields)
 
     def _put_newest(self, totals: Totals) -> None:
         lines = [

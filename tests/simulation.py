@@ -32,7 +32,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from models import lanes
 from models.accounts import Account, Totals
-from models.conversions import numbers_of, unpack_numbers, unpack_vector
+from models.conversions import numbers_of, unpack_vector
+from models.counts import Count, Counts, add_counts, without_zero_counts
 from models.errors import BadInput
 from models.facts import decode, key_of
 from models.lanes import LANES
@@ -43,7 +44,7 @@ from models.rules import Rules
 from streams import lane as lane_module
 from streams import tables as tables_module
 from streams.lane import LaneService
-from streams.tables import Tables, cell_of, waiting_entry
+from streams.tables import Tables, cell_of, counted, waiting_entry
 from streams.topics import DEAD_LETTERS
 from tests.worlds import RawFact, rules
 
@@ -787,8 +788,8 @@ class Simulation:
         """The totals in the store, added up over partitions."""
         books = Books()
         for key, value in self.store.keys.items():
-            place, _, rest = key.removeprefix("{accounts:").partition("}:")
-            if key.startswith("{accounts:") and place.isdigit():
+            place, _, rest = key.partition("}:")
+            if place.startswith("{") and rest:
                 _add_key(books, rest, value)
         return books
 
@@ -821,23 +822,20 @@ class Books:
     """Totals as compared: none is zero."""
 
     cells: dict[Any, int] = field(default_factory=dict)
-    pipeline: dict[str, list[int]] = field(default_factory=dict)
+    counts: Counts = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
 
     def add(self, totals: Totals) -> None:
         """Add the totals of an account."""
         for cell, numbers in totals.cells.items():
             self.cells[cell] = self.cells.get(cell, 0) + numbers
-        for stage, numbers_of_stage in totals.pipeline.items():
-            mine = self.pipeline.get(stage, [0, 0])
-            self.pipeline[stage] = [a + b for a, b in zip(mine, numbers_of_stage, strict=True)]
+        add_counts(self.counts, totals.counts.items())
         self.waiting.update((entry, reason) for (entry, _), reason in totals.waiting.items() if reason is not None)
 
     def settled(self) -> "Books":
         """The same without what came to nothing."""
         cells = {cell: numbers for cell, numbers in self.cells.items() if numbers}
-        pipeline = {stage: numbers for stage, numbers in self.pipeline.items() if any(numbers)}
-        return Books(cells, pipeline, self.waiting)
+        return Books(cells, without_zero_counts(self.counts), self.waiting)
 
 
 def _add_key(books: Books, key: str, value: Any) -> None:
@@ -846,9 +844,9 @@ def _add_key(books: Books, key: str, value: Any) -> None:
             for name, numbers in value.items():
                 cell = cell_of(":".join(conversion), dimension, name)
                 books.cells[cell] = books.cells.get(cell, 0) + unpack_vector(numbers)
-        case ["pipeline"]:
-            totals = Totals(pipeline={stage.decode(): unpack_numbers(numbers) for stage, numbers in value.items()})
-            books.add(totals)
+        case ["counts", *table]:
+            name = ":".join(table)
+            add_counts(books.counts, ((Count(name, each.decode()), counted(packed)) for each, packed in value.items()))
         case ["waiting"]:
             books.waiting.update((waiting_entry(entry), reason.decode()) for entry, reason in value.items())
 
@@ -926,7 +924,7 @@ def simulate(plan: Plan, change: Callable[[Simulation], None] = lambda simulatio
 def books_of(facts: Sequence[RawFact], law: Rules) -> Books:
     """What the batch recomputation says; Kafka keeps milliseconds only."""
     batch = recompute((RecordedFact(topic, value, at // 1000 * 1000) for topic, value, at in facts), law)
-    return Books(batch.cells, batch.pipeline, batch.waiting).settled()
+    return Books(batch.cells, batch.counts, batch.waiting).settled()
 
 
 def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
@@ -948,7 +946,7 @@ def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
 
 
 def _unlike(mine: Books, theirs: Books) -> str:
-    for one, other in ((mine.cells, theirs.cells), (mine.pipeline, theirs.pipeline), (mine.waiting, theirs.waiting)):
+    for one, other in ((mine.cells, theirs.cells), (mine.counts, theirs.counts), (mine.waiting, theirs.waiting)):
         unlike = [key for key in {**one, **other} if one.get(key) != other.get(key)]
         if unlike:
             return (

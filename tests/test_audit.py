@@ -199,7 +199,7 @@ def test_a_wrong_total_is_told_under_the_model_it_is_wrong_in(story: Place, redi
 def test_a_wrong_pipeline_and_a_forgotten_wait_are_told(story: Place, redis: Redis) -> None:
     stages, waits = (
         next(name for each in range(3) if redis.exists(name := key("accounts", each, kind)))
-        for kind in ("pipeline", "waiting")
+        for kind in ("counts:pipeline", "waiting")
     )
     entry = redis.hkeys(waits)[0]
 

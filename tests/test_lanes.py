@@ -90,10 +90,10 @@ def compare(facts: list[RawFact], variant: int, seed: int) -> None:
 
     live, where = lanes.totals.without_zeros(), f"seed {seed}"
     assert live.cells == books.cells, where
-    assert live.pipeline == books.pipeline, where
+    assert live.counts == books.counts, where
     assert {entry: why for (entry, _), why in live.waiting.items() if why is not None} == books.waiting, where
     at_rest = lanes.totals_at_rest()
-    assert (at_rest.cells, at_rest.pipeline) == (books.cells, books.pipeline), where
+    assert (at_rest.cells, at_rest.counts) == (books.cells, books.counts), where
     for name, parts in lanes.parts.items():
         outcome = lanes.build(name, dict(parts)).flush()
         outcome = outcome[0] if isinstance(outcome, tuple) else outcome

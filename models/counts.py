@@ -1,0 +1,46 @@
+"""Additive numbers beside the credits: whatever is counted and summed of deals, conversions and accounts.
+
+A statistic is a pure function that yields (Count, numbers) for what it is about. Accounts
+take its numbers back under the old state and add them under the new one; the batch adds
+them once. So a count is always that of the facts, and is read without looking at a deal.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+
+class Count(NamedTuple):
+    """Where numbers are added up: a field of a table."""
+
+    table: str
+    field: str
+
+
+Numbers = tuple[int, ...]
+"""What a field holds, each number with a meaning that its table says."""
+
+Counts = dict[Count, Numbers]
+Counted = Iterable[tuple[Count, Numbers]]
+
+
+def add_counts(counts: Counts, counted: Counted, sign: int = 1) -> None:
+    """Add (`sign` 1) or take back (−1) what was counted."""
+    for count, numbers in counted:
+        have = counts.get(count)
+        change = numbers if sign > 0 else tuple([-number for number in numbers])
+        counts[count] = change if have is None else plus(have, change)
+
+
+def plus(some: Numbers, others: Numbers) -> Numbers:
+    """Number by number."""
+    return tuple([a + b for a, b in zip(some, others, strict=True)])
+
+
+def without_zero_counts(counts: Mapping[Count, Numbers]) -> Counts:
+    """The counts in which anything is left."""
+    return {count: numbers for count, numbers in counts.items() if any(numbers)}
+
+
+def table_of(counts: Mapping[Count, Numbers], table: str) -> dict[str, Numbers]:
+    """One table's numbers by field."""
+    return {count.field: numbers for count, numbers in counts.items() if count.table == table}
