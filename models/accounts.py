@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
-from msgspec import UNSET
 
+from models.companies import CHANGE, PASSED_ON, Company
+from models.companies import KINDS as COMPANY_KINDS
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.counts import Counts, add_counts, without_zero_counts
 from models.deals import Conversion, Deal, conversions_of, deal_counts, is_open, open_amount, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
-from models.facts import ACCOUNT_CHANGES, AccountChange, Fact, decode
+from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
 from models.groups import Group
-from models.identity import Link
 from models.members import Lead, keep_smaller
+from models.profiles import Profile
 from models.reports import (
+    ABOUT,
     CLAIM,
     DEAL,
     KNOWN,
@@ -34,6 +36,7 @@ from models.reports import (
     Parts,
     Report,
     Rooted,
+    difference,
     pack,
     tag_of,
     under,
@@ -42,14 +45,12 @@ from models.rules import Rules
 from models.times import END_OF_TIME
 from models.touches import Touch
 
-_CHANGE = "A"
 REMEMBERED_CREDITS = 32
 """Conversions with more credits are computed again when taken back, rather than kept in memory."""
-_BOOKED = KNOWN + TOUCH + DEAL
+_PASSED_ON = KNOWN + TOUCH + DEAL + PASSED_ON
 _touch = msgspec.msgpack.Decoder(Touch).decode
 _deal = msgspec.msgpack.Decoder(Deal).decode
 _lead = msgspec.msgpack.Decoder(Lead).decode
-_claim = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
 
 
 @dataclass
@@ -137,8 +138,8 @@ class Account:
     """One account: its people's touches, its deals, and what they earned."""
 
     __slots__ = (
-        "_booked", "_conversions", "_dirty", "_group", "_links_changed", "_parent", "_pending", "_rules", "_told",
-        "deals", "journey", "leads", "name", "parts", "tag",
+        "_about", "_booked", "_conversions", "_dirty", "_group", "_links_changed", "_parent", "_pending", "_rules",
+        "_told", "company", "deals", "journey", "leads", "name", "parts", "tag",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
@@ -150,6 +151,7 @@ class Account:
         self._pending: Changes = {}
         self._dirty: Changes = {}
         self._links_changed = False
+        self.company = Company(name, rules)
         self.journey = Journey()
         self.leads: dict[str, Lead] = {}
         self.deals: dict[str, Deal] = {}
@@ -158,7 +160,8 @@ class Account:
         for part, value in parts.items():
             self._index(part, None, value)
         self._parent = self._target()
-        self._told = self._claims()
+        self._about = self._said_above()
+        self._told = self._contents()
 
     # --- facts and reports in -------------------------------------------------------
 
@@ -166,9 +169,10 @@ class Account:
         """Take an account change."""
         if not isinstance(fact, AccountChange):
             raise TypeError(f"no fact of an account: {fact!r}")
-        name = f"{_CHANGE}:{fact.id}"
-        conflict = keep_smaller(self.parts, name, fact.raw, ACCOUNT_CHANGES, fact.id, self._read)
+        name = f"{CHANGE}:{fact.id}"
+        conflict = keep_smaller(self.parts, name, fact.raw, ACCOUNT_CHANGES, fact.id, self.company.read)
         self._dirty[name] = self.parts[name]
+        self.company.index(name, self.parts[name])
         self._links_changed = True
         return conflict
 
@@ -189,6 +193,7 @@ class Account:
                 self._dirty[mine] = value
                 self._links_changed = True
                 put(self.parts, mine, value)
+                self.company.index(mine, value)
             else:
                 self._pending[mine] = value
 
@@ -208,6 +213,8 @@ class Account:
                 if new is not None:
                     deal = self.deals[name] = _deal(new)
                     self._conversions[name] = conversions_of(deal, self._rules)
+            case kind if kind in COMPANY_KINDS:
+                self.company.index(name, new)
 
     def _index_touch(self, path: str, old: bytes | None, new: bytes | None) -> None:
         if old is not None:
@@ -327,15 +334,14 @@ class Account:
     def flush(self) -> tuple[Outcome, Totals]:
         """Apply what was received: storage changes, messages, and what totals change by."""
         if self._links_changed:
-            self._group.link(self._links())
+            self._group.link(self.company.links())
         changes, messages = self._group.flush()
         totals = Totals()
         applied = self._apply(totals)
         messages.extend(self._pass_on(applied))
-        claims = self._claims() if self._links_changed else self._told
-        messages.extend(reports(self._told, claims, self.tag))
+        messages.extend(self._tell())
         outcome = Outcome({**self._dirty, **changes, **applied}, messages)
-        self._pending, self._dirty, self._links_changed, self._told = {}, {}, False, claims
+        self._pending, self._dirty, self._links_changed = {}, {}, False
         return outcome, totals
 
     @property
@@ -422,62 +428,40 @@ class Account:
 
     def _pass_on(self, applied: Changes) -> Iterator[Message]:
         """Hand everything to the account this one was merged into, or take it back from there."""
-        parent = self._target()
-        passed: Changes = {name: value for name, value in applied.items() if name[0] in _BOOKED}
+        parent, about = self._target(), self._said_above()
+        passed: Changes = {name: value for name, value in applied.items() if name[0] in _PASSED_ON}
+        said = difference(self._about, about)
         if parent != self._parent:
-            held: Changes = {name: value for name, value in self.parts.items() if name[0] in _BOOKED}
+            held: Changes = {name: value for name, value in self.parts.items() if name[0] in _PASSED_ON}
             if self._parent:
-                yield Report(self._parent, self.tag, dict.fromkeys({**held, **passed}))
-            passed = held
-            self._parent = parent
-        if parent and passed:
-            yield Report(parent, self.tag, passed)
+                yield Report(self._parent, self.tag, dict.fromkeys({**held, **passed, **self._about}))
+            passed, said, self._parent = held, {**about}, parent
+        self._about = about
+        if parent and (passed or said):
+            yield Report(parent, self.tag, {**passed, **said})
 
-    # --- who it belongs to ----------------------------------------------------------
+    def _said_above(self) -> dict[str, bytes]:
+        """What the account that this one was merged into should hold of its company."""
+        return {f"{ABOUT}:": pack(self.company.stated)} if self._target() else {}
 
-    def _read(self, raw: bytes) -> AccountChange:
-        fact = decode(ACCOUNT_CHANGES, raw, END_OF_TIME, self._rules.settings)
-        assert isinstance(fact, AccountChange)
-        return fact
+    def _tell(self) -> Iterator[Message]:
+        """What domains, customers and the parent company are told."""
+        contents = self._contents()
+        yield from reports(self._told, contents, self.tag)
+        self._told = contents
 
-    def _facts(self) -> list[AccountChange]:
-        facts = (self._read(value) for name, value in self.parts.items() if name[0] == _CHANGE)
-        return sorted(facts, key=lambda fact: (fact.at, fact.id))
+    def _contents(self) -> Contents:
+        return self.company.contents(is_merged=bool(self._target()))
 
-    def _links(self) -> Iterator[Link]:
-        merged = latest(self._facts(), "merged_into")
-        if merged is not None and merged.merged_into != self.name:
-            yield Link(merged.at, merged.id, self.name, str(merged.merged_into))
-        for name, value in self.parts.items():
-            if name[0] == CLAIM:
-                at, message, claimant = _claim(value)
-                yield Link(at, message, self.name, claimant)
-
-    def _claims(self) -> Contents:
-        claim = latest(self._facts(), "domains")
-        if claim is None:
-            return {}
-        value = pack((claim.at, claim.id, self.name))
-        domains = claimed(claim, self._rules) - {self.name}
-        return {f"account:{domain}": {f"{CLAIM}:": value} for domain in domains}
+    @property
+    def profile(self) -> Profile:
+        """Who the account is."""
+        return self.company.profile
 
 
 def takes_part(is_contact: bool, ids: Iterable[str], deal: Deal) -> bool:
     """Where a deal's journey is restricted: its contacts, and people who are no CRM's contact."""
     return not is_contact or not set(ids).isdisjoint(deal.contacts)
-
-
-def claimed(claim: AccountChange, rules: Rules) -> set[str]:
-    """The registrable domains that an account change claims."""
-    names = claim.domains or ()
-    return {rules.registrable(name) or name.strip().lower() for name in names} if claim.domains is not UNSET else set()
-
-
-def latest(facts: Iterable[AccountChange], field: str) -> AccountChange | None:
-    """The latest fact that carries the field, None where that clears it."""
-    carrying = [fact for fact in facts if getattr(fact, field) is not UNSET]
-    last = max(carrying, key=lambda fact: (fact.at, fact.id), default=None)
-    return last if last is not None and getattr(last, field) is not None else None
 
 
 def _path(name: str) -> str:

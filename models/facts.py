@@ -43,6 +43,9 @@ Utm = tuple[str, str, str, str, str]
 
 Id = Annotated[str, Meta(min_length=1, max_length=512)]
 Scalar = str | int | float | bool | None
+AttributeValue = str | int | bool
+"""What an attribute of an account may be."""
+MOST_ATTRIBUTES = 32
 
 
 class Hit(Struct, frozen=True, gc=False):
@@ -127,16 +130,22 @@ class ContactChange(Struct, frozen=True, array_like=True):
 
 
 class AccountChange(Struct, frozen=True, array_like=True):
-    """What a CRM says of an account; UNSET = unchanged, None = cleared."""
+    """What a CRM says of an account; UNSET = unchanged, None = cleared.
+
+    `attributes` names only those that change, None among them those that are cleared.
+    """
 
     at: int
     id: str
     account: str
     raw: bytes
     domains: tuple[str, ...] | None | UnsetType = UNSET
+    customers: tuple[str, ...] | None | UnsetType = UNSET
     merged_into: str | None | UnsetType = UNSET
     parent: str | None | UnsetType = UNSET
     name: str | None | UnsetType = UNSET
+    quiet: bool | None | UnsetType = UNSET
+    attributes: dict[str, AttributeValue | None] | None | UnsetType = UNSET
 
 
 class DealChange(Struct, frozen=True, array_like=True):
@@ -257,9 +266,12 @@ class _Account(Struct):
     account: str | int
     receivedAt: str | None = None
     domains: tuple[str, ...] | None | UnsetType = UNSET
+    customers: tuple[str, ...] | None | UnsetType = UNSET
     mergedInto: str | int | None | UnsetType = UNSET
     parent: str | int | None | UnsetType = UNSET
     name: str | None | UnsetType = UNSET
+    quiet: bool | None | UnsetType = UNSET
+    attributes: dict[str, AttributeValue | None] | None | UnsetType = UNSET
 
 
 class _DealContact(Struct):
@@ -572,11 +584,47 @@ def _read_account(raw: _Account, value: bytes, at: int, settings: Settings) -> A
         id=raw.messageId,
         account=_needed(raw.account, "account-changes.account"),
         raw=value,
-        domains=raw.domains,
+        domains=_list_of(raw.domains, "account-changes.domains", "a domain such as acme.com"),
+        customers=_list_of(raw.customers, "account-changes.customers", "a customer's id such as stripe:cus_1"),
         merged_into=_account_id(raw.mergedInto, "account-changes.mergedInto"),
         parent=_account_id(raw.parent, "account-changes.parent"),
-        name=raw.name,
+        name=_clean(raw.name) if isinstance(raw.name, str) else raw.name,
+        quiet=raw.quiet,
+        attributes=_attributes(raw.attributes),
     )
+
+
+def _list_of(value: tuple[str, ...] | None | UnsetType, where: str, what: str) -> tuple[str, ...] | None | UnsetType:
+    """A whole list, each entry trimmed and once."""
+    if not isinstance(value, tuple):
+        return value
+    entries = tuple(dict.fromkeys(entry.strip() for entry in value))
+    for entry in entries:
+        if not entry or len(entry) > 512:
+            raise BadInput(where, what, entry)
+    return entries
+
+
+def _attributes(
+    given: dict[str, AttributeValue | None] | None | UnsetType,
+) -> dict[str, AttributeValue | None] | None | UnsetType:
+    """Attributes by name, which has no case; an empty text is as good as null."""
+    if not isinstance(given, dict):
+        return given
+    if len(given) > MOST_ATTRIBUTES:
+        raise BadInput("account-changes.attributes", f"at most {MOST_ATTRIBUTES} attributes", len(given))
+    attributes = {name.strip().lower(): _attribute(name, value) for name, value in given.items()}
+    if "" in attributes:
+        raise BadInput("account-changes.attributes", "a name for each attribute", "")
+    return attributes
+
+
+def _attribute(name: str, value: AttributeValue | None) -> AttributeValue | None:
+    if isinstance(value, str) and len(value) > 512:
+        raise BadInput(f"account-changes.attributes.{name}", "a text of at most 512 characters", value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise BadInput(f"account-changes.attributes.{name}", "an integer of 64 bits", value)
+    return _clean(value) if isinstance(value, str) else value
 
 
 def _read_deal(raw: _Deal, value: bytes, at: int, settings: Settings) -> DealChange:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from models.accounts import Account, Totals
+from models.customers import Customer
 from models.entity import Conflict, Outcome
 from models.errors import BadInput
 from models.facts import (
@@ -50,9 +51,10 @@ LANE_OF_ENTITY = {
     "touch": "members",
     "deal": "members",
     "account": "accounts",
+    "customer": "accounts",
 }
 
-AnyEntity = Visitor | Person | RecordedTouch | DealRecord | Account
+AnyEntity = Visitor | Person | RecordedTouch | DealRecord | Account | Customer
 
 
 class Lane(NamedTuple):
@@ -115,6 +117,7 @@ def builder(rules: Rules) -> Callable[[str, Parts], AnyEntity]:
         "touch": lambda name, parts: RecordedTouch(name, parts, rules),
         "deal": lambda name, parts: DealRecord(name, parts, rules),
         "account": lambda name, parts: Account(name, parts, rules),
+        "customer": Customer,
     }
 
     def build(entity: str, parts: Parts) -> AnyEntity:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models.accounts import claimed, latest, takes_part, waiting_of
+from models.accounts import takes_part, waiting_of
+from models.companies import Claim, claims_of, latest
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.counts import Counts, add_counts, table_of, without_zero_counts
 from models.deals import PIPELINE, Conversion, Deal, conversions_of, deal_counts, fold, won_at
@@ -45,6 +46,7 @@ from models.facts import (
 from models.facts import Hit as PageView
 from models.identity import Link, Root, roots_of
 from models.members import Contact, account_of, contact_of, deal_parent, first_contacts, lead_moment
+from models.profiles import NOBODY, Profile, profile_of, stated
 from models.reports import pack
 from models.rules import Rules
 from models.sessions import DIRECT, Arrive, Hit, arrivals, current_source, cut, opens_session, web_touches
@@ -75,7 +77,8 @@ class Books:
 
     `counts` are all other additive numbers; `waiting` the reason by conversion; `deals`
     credits by deal and conversion (`won:<deal>`); `leads` everybody known, by person;
-    `journeys` (person, touch) by account, oldest first. `conflicts` are (topic, id) of
+    `journeys` (person, touch) by account, oldest first; `companies` who each account is and
+    its children, where anybody says so. `conflicts` are (topic, id) of
     facts that lost to another with their id.
     """
 
@@ -85,6 +88,7 @@ class Books:
     deals: dict[str, dict[str, list[Credit]]] = field(default_factory=dict)
     leads: dict[str, Known] = field(default_factory=dict)
     journeys: dict[str, list[tuple[str, Touch]]] = field(default_factory=dict)
+    companies: dict[str, tuple[Profile, tuple[str, ...]]] = field(default_factory=dict)
     refusals: list[tuple[RawFact, BadInput]] = field(default_factory=list)
     conflicts: set[tuple[str, str]] = field(default_factory=set)
 
@@ -102,6 +106,7 @@ def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules) -> B
         _take(kept, RawFact(*raw), books)
     people = _People(kept, rules)
     accounts = _accounts_of(kept, people, rules)
+    books.companies = _companies(kept, accounts, rules)
     books.journeys = _journeys(_touches(kept, people, rules), people, accounts)
     _book_leads(books, people, accounts, rules)
     _book_deals(books, kept, people, accounts, rules)
@@ -444,9 +449,49 @@ def _account_links(name: str, changes: Mapping[str, AccountChange], rules: Rules
     merged = latest(changes.values(), "merged_into")
     if merged and merged.merged_into != name:
         yield Link(merged.at, merged.id, name, str(merged.merged_into))
-    claim = latest(changes.values(), "domains")
-    if claim:
-        yield from (Link(claim.at, claim.id, domain, name) for domain in sorted(claimed(claim, rules) - {name}))
+    for claim in claims_of(name, changes.values(), rules):
+        kind, _, domain = claim.entity.partition(":")
+        if kind == "account":
+            yield Link(claim.at, claim.id, domain, name)
+
+
+def _companies(kept: _Facts, accounts: _Accounts, rules: Rules) -> dict[str, tuple[Profile, tuple[str, ...]]]:
+    """Who each account is, those merged into it included, and whose parent company it is."""
+    changes = kept.of(ACCOUNT_CHANGES)
+    claims = [claim for name in changes for claim in claims_of(name, changes[name].values(), rules)]
+    domains = {each.entity.removeprefix("account:") for each in claims if each.entity.startswith("account:")}
+    own = {name: stated(name, changes.get(name, {}).values(), name in domains) for name in {*changes, *domains}}
+    merged: dict[str, list[str]] = defaultdict(list)
+    for name in own:
+        if accounts.root(name) != name:
+            merged[accounts.root(name)].append(name)
+    customers = _customers(claims, accounts)
+    profiles: dict[str, Profile] = {}
+    for name in {*own, *merged, *customers} - {name for names in merged.values() for name in names}:
+        said = own.get(name) or stated(name, (), False)
+        profiles[name] = profile_of(said, (own[each] for each in merged[name]), customers.get(name, ()))
+    return _with_children(profiles, accounts)
+
+
+def _customers(claims: Iterable[Claim], accounts: _Accounts) -> dict[str, list[str]]:
+    """The customers of each account: each is whose claim is the latest."""
+    latest_claims = {each.entity: each for each in sorted(claims, key=lambda each: (each.at, each.id, each.account))}
+    customers: dict[str, list[str]] = defaultdict(list)
+    for entity, claim in latest_claims.items():
+        if entity.startswith("customer:"):
+            customers[accounts.root(claim.account)].append(entity.removeprefix("customer:"))
+    return customers
+
+
+def _with_children(profiles: Mapping[str, Profile], accounts: _Accounts) -> dict[str, tuple[Profile, tuple[str, ...]]]:
+    children: dict[str, list[str]] = defaultdict(list)
+    for name, profile in profiles.items():
+        parent = profile.parent and accounts.root(profile.parent)
+        if parent and parent != name:
+            children[parent].append(name)
+    everyone = {*profiles, *children}
+    companies = {name: (profiles.get(name, NOBODY), tuple(sorted(children[name]))) for name in everyone}
+    return {name: company for name, company in companies.items() if company != (NOBODY, ())}
 
 
 def _journeys(touches: Iterable[Owned], people: _People, accounts: _Accounts) -> dict[str, list[Owned]]:

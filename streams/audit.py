@@ -32,6 +32,7 @@ from models.conversions import (
 from models.counts import Count, Counts
 from models.deals import conversions_of
 from models.errors import BadInput, Unavailable
+from models.profiles import NOBODY, Profile
 from models.recompute import Books, RawFact, recompute
 from models.reports import Parts, id_in, pack
 from models.rules import Rules
@@ -48,6 +49,9 @@ from streams.waiting import check_pause, pausing, still
 
 STILL_SECONDS = 60.0
 _FETCH_BYTES = 4 * 1024 * 1024
+
+Company = tuple[Profile, tuple[str, ...]]
+"""Who an account is, and the accounts whose parent company it is."""
 
 Credits = dict[str, dict[str, list[Credit]]]
 """By deal and conversion (`won:<deal>`)."""
@@ -204,6 +208,13 @@ def live_credits(accounts: Mapping[str, Parts], rules: Rules) -> Credits:
     return credits
 
 
+def live_companies(accounts: Mapping[str, Parts], rules: Rules) -> dict[str, Company]:
+    """Who each account is that counts for itself, where anybody says so."""
+    built = (Account(name.partition(":")[2], parts, rules) for name, parts in accounts.items())
+    found = {each.name: (each.profile, each.company.children) for each in built if not each.parent}
+    return {name: company for name, company in found.items() if company != (NOBODY, ())}
+
+
 def _credits_of(account: Account, part: str, rules: Rules) -> dict[str, list[Credit]]:
     return {
         f"{each.kind}:{each.id}": account.deal_credits(part, each).credits
@@ -280,6 +291,7 @@ def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
         _cell_differences(cells, books.cells),
         _count_differences(copy.counts, books.counts),
         _waiting_differences(copy.waiting, books.waiting),
+        _company_differences(live_companies(copy.accounts, rules), books.companies),
         _credit_differences(credits, books.deals),
     )
     return Audit(
@@ -332,6 +344,13 @@ def _waiting_differences(live: Mapping[str, str], batch: Mapping[str, str]) -> I
     for entry in sorted(live.keys() | batch.keys()):
         if live.get(entry) != batch.get(entry):
             yield Difference("waiting", entry, None, live.get(entry), batch.get(entry))
+
+
+def _company_differences(live: Mapping[str, Company], batch: Mapping[str, Company]) -> Iterator[Difference]:
+    for name in sorted(live.keys() | batch.keys()):
+        mine, theirs = live.get(name), batch.get(name)
+        if mine != theirs:
+            yield Difference("account", name, None, msgspec.to_builtins(mine), msgspec.to_builtins(theirs))
 
 
 class _Earned(NamedTuple):

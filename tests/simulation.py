@@ -38,6 +38,7 @@ from models.errors import BadInput
 from models.facts import decode, key_of
 from models.lanes import LANES
 from models.partitions import partition_of
+from models.profiles import NOBODY, Profile
 from models.recompute import RawFact as RecordedFact
 from models.recompute import recompute
 from models.rules import Rules
@@ -791,15 +792,17 @@ class Simulation:
             place, _, rest = key.partition("}:")
             if place.startswith("{") and rest:
                 _add_key(books, rest, value)
+        books.companies = self.books_of_parts().companies
         return books
 
     def books_of_parts(self) -> "Books":
         """The totals that the accounts' state at rest comes to."""
         books = Books()
-        for name, parts in self.entities("accounts"):
+        for name, parts in self.entities("accounts", "account"):
             account = Account(name, parts, self.rules)
             if not account.parent:  # else it books nothing and has handed everything on
                 books.add(account.totals())
+                books.companies[name] = account.profile, account.company.children
         return books
 
     def letters(self) -> list[dict[str, Any]]:
@@ -807,11 +810,11 @@ class Simulation:
         letters = [msgspec.json.decode(value) for value in self.log.values(DEAD_LETTERS)]
         return list({letter["id"] + letter["lane"]: letter for letter in letters}.values())
 
-    def entities(self, lane: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """The ids and parts of a lane's entities at rest."""
+    def entities(self, lane: str, kind: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """The ids and parts of a lane's entities of a kind at rest."""
         for key, value in self.store.keys.items():
             place, _, name = key.partition("}:e:")
-            if place.startswith(f"{{{lane}:") and name:
+            if place.startswith(f"{{{lane}:") and name.startswith(f"{kind}:"):
                 spread = self.store.keys.get(f"{place}}}:p:{name}", {})
                 parts = {part.decode(): each for part, each in spread.items()}
                 yield lanes.id_of(name), parts if value == b"" else msgspec.msgpack.decode(value, type=dict[str, bytes])
@@ -824,6 +827,7 @@ class Books:
     cells: dict[Any, int] = field(default_factory=dict)
     counts: Counts = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
+    companies: dict[str, tuple[Profile, tuple[str, ...]]] = field(default_factory=dict)
 
     def add(self, totals: Totals) -> None:
         """Add the totals of an account."""
@@ -835,7 +839,8 @@ class Books:
     def settled(self) -> "Books":
         """The same without what came to nothing."""
         cells = {cell: numbers for cell, numbers in self.cells.items() if numbers}
-        return Books(cells, without_zero_counts(self.counts), self.waiting)
+        companies = {name: company for name, company in self.companies.items() if company != (NOBODY, ())}
+        return Books(cells, without_zero_counts(self.counts), self.waiting, companies)
 
 
 def _add_key(books: Books, key: str, value: Any) -> None:
@@ -924,7 +929,7 @@ def simulate(plan: Plan, change: Callable[[Simulation], None] = lambda simulatio
 def books_of(facts: Sequence[RawFact], law: Rules) -> Books:
     """What the batch recomputation says; Kafka keeps milliseconds only."""
     batch = recompute((RecordedFact(topic, value, at // 1000 * 1000) for topic, value, at in facts), law)
-    return Books(batch.cells, batch.counts, batch.waiting).settled()
+    return Books(batch.cells, batch.counts, batch.waiting, batch.companies).settled()
 
 
 def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
@@ -946,7 +951,8 @@ def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
 
 
 def _unlike(mine: Books, theirs: Books) -> str:
-    for one, other in ((mine.cells, theirs.cells), (mine.counts, theirs.counts), (mine.waiting, theirs.waiting)):
+    for name in ("cells", "counts", "waiting", "companies"):
+        one, other = getattr(mine, name), getattr(theirs, name)
         unlike = [key for key in {**one, **other} if one.get(key) != other.get(key)]
         if unlike:
             return (

@@ -13,6 +13,7 @@ import pytest
 
 from models.accounts import Account, Journey, Totals
 from models.lanes import AnyEntity, Item, Record, builder, lane_of, opened, read, step
+from models.profiles import NOBODY, Profile
 from models.recompute import recompute
 from models.reports import Message, Parts
 from models.rules import Rules
@@ -75,6 +76,13 @@ class Lanes:
                 totals.add(entity.totals())
         return totals.without_zeros()
 
+    def companies(self) -> dict[str, tuple[Profile, tuple[str, ...]]]:
+        """Who the accounts are that count for themselves."""
+        entities = (self.build(name, dict(parts)) for name, parts in self.parts.items())
+        accounts = [each for each in entities if isinstance(each, Account) and not each.parent]
+        found = {each.name: (each.profile, each.company.children) for each in accounts}
+        return {name: company for name, company in found.items() if company != (NOBODY, ())}
+
 
 def _first(queue: list, number: int) -> list:  # type: ignore[type-arg]
     taken = queue[:number]
@@ -92,6 +100,7 @@ def compare(facts: list[RawFact], variant: int, seed: int) -> None:
     assert live.cells == books.cells, where
     assert live.counts == books.counts, where
     assert {entry: why for (entry, _), why in live.waiting.items() if why is not None} == books.waiting, where
+    assert lanes.companies() == books.companies, where
     at_rest = lanes.totals_at_rest()
     assert (at_rest.cells, at_rest.counts) == (books.cells, books.counts), where
     for name, parts in lanes.parts.items():

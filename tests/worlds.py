@@ -68,6 +68,14 @@ _NOBODY = ("null", "Undefined ", "", 0, -1, "test@acme.com", "noreply@beta.de", 
 _VISITORS = ("v1", "v2", "v3", "u1", "cy@gmail.com", 99)
 _ACCOUNTS = ("C1", "C2", "acme.com", "beta.de", "G1", "ann@acme.com", "u1")
 _DOMAINS = ("acme.com", "beta.de", "www.Beta.de", "gmail.com", "C1")
+_CUSTOMERS = ("stripe:1", "stripe:2", "chargebee:1")
+_NAMES = ("Acme", " Beta ", "", None)
+_ATTRIBUTES = {
+    "industry": ("SaaS", " saas ", "Retail, food", "=\0%/:|", None),
+    "Size": (1, 10, 11, "51\u2013200", 5001, 0, "many", None),
+    "owner": ("Jo", "Al", ""),
+    "vip": (True, False, None),
+}
 _DEALS = ("d1", "d2", "d3")
 _EVENTS = ("Form Submitted", "Signed Up", "Lead Captured")
 _QUERIES = (
@@ -229,7 +237,18 @@ class _World:
             body["domains"] = None if self.rarely(0.1) else domains
         if self.rarely(0.5):
             body["mergedInto"] = self.one((*self.accounts, None))
+        if self.rarely(0.3):
+            body["customers"] = None if self.rarely(0.1) else self.rng.sample(_CUSTOMERS, self.rng.randrange(3))
+        if self.rarely(0.5):
+            body["attributes"] = None if self.rarely(0.1) else self.attributes()
+        for name, pool in (("parent", (*self.accounts, None)), ("name", _NAMES), ("quiet", (True, False, None))):
+            if self.rarely(0.2):
+                body[name] = self.one(pool)
         self.add("account-changes", body)
+
+    def attributes(self) -> Body:
+        names = self.rng.sample(sorted(_ATTRIBUTES), self.rng.randrange(3))
+        return {name: self.one(_ATTRIBUTES[name]) for name in names}
 
     def deal_change(self) -> None:
         body: Body = {"dealId": self.one(_DEALS), "messageId": self.id(), "timestamp": self.instant()}
