@@ -8,7 +8,10 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
+from models.destinations import Destination, check_destinations
+from models.dispatch import Delivery, check_delivery
 from models.errors import BadInput
+from models.routing import Route, check_routes
 
 
 class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,6 +163,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pipelines: dict[str, Pipeline] = msgspec.field(default_factory=dict)
     channels: tuple[ChannelRule, ...] = ()
     rates: tuple[Rate, ...] = ()
+    destinations: dict[str, Destination] = msgspec.field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    delivery: Delivery = Delivery()
 
     def pipeline(self, name: str | None) -> Pipeline:
         """The pipeline's stages, those of `default` where it is not listed."""
@@ -186,11 +192,14 @@ def check(settings: Settings) -> Settings:
             raise BadInput(name, "a whole number from 1", value)
     if settings.time_decay_half_life_days <= 0:
         raise BadInput("time_decay_half_life_days", "days above 0", settings.time_decay_half_life_days)
+    check_destinations(settings.destinations)
+    check_routes(settings.routes, settings.destinations)
+    check_delivery(settings.delivery)
     return settings
 
 
 def rules_fingerprint(settings: Settings) -> str:
     """The settings that decide numbers, as text: tables made under another are stale."""
-    skipped = {"kafka", "redis", "web", "lanes", "topic_prefix", "max_fact_bytes"}
+    skipped = {"kafka", "redis", "web", "lanes", "topic_prefix", "max_fact_bytes", "destinations", "routes", "delivery"}
     rules = {name: value for name, value in msgspec.structs.asdict(settings).items() if name not in skipped}
     return msgspec.json.encode(rules, order="deterministic").decode()

@@ -2,7 +2,8 @@
 
 Facts come in from outside and are kept for ever: they are what `audit` and `rebuild`
 compute from. Internal topics carry what one lane reports to the next; a lane that was
-away for longer than their retention needs `touchline rebuild`.
+away for longer than their retention needs `touchline rebuild`. Changes are for other systems
+and for our own deliveries: alerts, and what became of them.
 """
 
 import asyncio
@@ -24,9 +25,12 @@ from models.settings import Settings
 from streams.config import kafka_options
 
 DEAD_LETTERS = "dead-letters"
+ALERTS = "alerts"
+DELIVERIES = "deliveries"
+CHANGES = (ALERTS, DELIVERIES)
 OUTSIDE = FACT_TOPICS
 INTERNAL = tuple(lane.internal for lane in LANES.values())
-ALL = (*OUTSIDE, DEAD_LETTERS, *INTERNAL)
+ALL = (*OUTSIDE, DEAD_LETTERS, *INTERNAL, *CHANGES)
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_LETTER_BYTES = 64 * 1024 * 1024
@@ -36,11 +40,14 @@ INTERNAL_RETENTION_MS = 30 * 24 * 3600 * 1000
 VISIBLE_SECONDS = 30.0
 
 
+Kind = Literal["facts", "dead letters", "internal", "changes"]
+
+
 class TopicRow(msgspec.Struct, frozen=True):
     """One line of `touchline topics`; `records` are those Kafka still keeps, None when the topic is missing."""
 
     topic: str
-    kind: Literal["facts", "dead letters", "internal"]
+    kind: Kind
     partitions: int | None
     records: int | None
 
@@ -50,10 +57,12 @@ def full_name(settings: Settings, topic: str) -> str:
     return settings.topic_prefix + topic
 
 
-def kind(topic: str) -> Literal["facts", "dead letters", "internal"]:
-    """Which of the three kinds a topic of ours is."""
+def kind(topic: str) -> Kind:
+    """Which kind a topic of ours is."""
     if topic in INTERNAL:
         return "internal"
+    if topic in CHANGES:
+        return "changes"
     return "dead letters" if topic == DEAD_LETTERS else "facts"
 
 
