@@ -7,7 +7,7 @@ or whose domain another claimed, books nothing and hands everything on.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,11 +17,12 @@ from models.companies import CHANGE, PASSED_ON, Company
 from models.companies import KINDS as COMPANY_KINDS
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.counts import Counts, add_counts, without_zero_counts
-from models.deals import Conversion, Deal, conversions_of, deal_counts, is_open, open_amount, won_at
+from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
 from models.groups import Group
 from models.members import Lead, keep_smaller
+from models.pipeline import Surroundings, deal_counts, first_channel, lead_counts
 from models.profiles import Profile
 from models.reports import (
     ABOUT,
@@ -287,6 +288,7 @@ class Account:
         for path in change.leads & self.leads.keys():
             booked = self.lead_credits(path)
             add_cells(totals.cells, booked.conversion, booked.credits, sign, self._rules)
+            add_counts(totals.counts, lead_counts(booked.conversion.at, self._rules), sign)
         for name, conversions in self._conversions.items():
             every = every_deal or name in change.restated
             for conversion in conversions:
@@ -321,7 +323,33 @@ class Account:
         deal, holder = self.deals[name], f"{self.name}/{_path(name)}"
         for entry, reason in waiting_of(deal, self._conversions[name], self._rules).items():
             totals.waiting[entry, holder] = reason if sign > 0 else None
-        add_counts(totals.counts, deal_counts(deal, self._rules), sign)
+        self._count_deal(totals, name, self._surroundings(deal), sign)
+
+    def _count_deal(self, totals: Totals, name: str, around: Surroundings, sign: int) -> None:
+        counted = deal_counts(self.deals[name], self._conversions[name], around, self._rules)
+        add_counts(totals.counts, counted, sign)
+
+    def _surroundings(self, deal: Deal) -> Surroundings:
+        """What the deal's counts need of its account."""
+        return Surroundings(self.first_lead, first_channel(deal, self._journey_of(deal), self._rules))
+
+    def _surrounded(self, change: _Change, every_deal: bool) -> dict[str, Surroundings]:
+        """The surroundings of the deals that stay as they are, where the change may reach these."""
+        return {
+            name: self._surroundings(deal)
+            for name, deal in self.deals.items()
+            if name not in change.moved and (every_deal or self._reaches(name, change.times))
+        }
+
+    def _reaches(self, name: str, times: list[int]) -> bool:
+        return any(self._touched(name, conversion, times) for conversion in self._conversions[name][:1])
+
+    def _recount(self, totals: Totals, before: Mapping[str, Surroundings]) -> None:
+        """Move the counts of deals whose surroundings are others now."""
+        for name, around in before.items():
+            if (now := self._surroundings(self.deals[name])) != around:
+                self._count_deal(totals, name, around, -1)
+                self._count_deal(totals, name, now, 1)
 
     def totals(self) -> Totals:
         """All that the account's state comes to, as though booked at once."""
@@ -362,11 +390,13 @@ class Account:
             return pending
         change = self._change(pending) if was_booking == books else self._everything(pending)
         weighs_anew = self._weighs_deals_anew(pending)
+        surrounded = self._surrounded(change, weighs_anew) if was_booking and books else {}
         if was_booking:
             self._book(totals, change, -1, every_deal=weighs_anew or not books)
         self._replace(pending)
         if books:
             self._book(totals, change, 1, every_deal=weighs_anew or not was_booking)
+            self._recount(totals, surrounded)
             totals.newest.extend(self._added(pending))
         return pending
 

@@ -6,7 +6,9 @@ them once. So a count is always that of the facts, and is read without looking a
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 
 class Count(NamedTuple):
@@ -21,6 +23,27 @@ Numbers = tuple[int, ...]
 
 Counts = dict[Count, Numbers]
 Counted = Iterable[tuple[Count, Numbers]]
+
+
+Tables = Mapping[str, Mapping[str, Numbers]]
+"""Table → field → numbers: what reports read."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Any]).decode
+
+
+def field_of(*values: Any) -> str:
+    """Several values as the name of one field.
+
+    >>> field_of("default", None, 3)
+    '["default",null,3]'
+    """
+    return _encode(values).decode()
+
+
+def values_in(field: str) -> list[Any]:
+    """The values that a field's name was made of."""
+    return _decode(field)
 
 
 def add_counts(counts: Counts, counted: Counted, sign: int = 1) -> None:
@@ -44,3 +67,11 @@ def without_zero_counts(counts: Mapping[Count, Numbers]) -> Counts:
 def table_of(counts: Mapping[Count, Numbers], table: str) -> dict[str, Numbers]:
     """One table's numbers by field."""
     return {count.field: numbers for count, numbers in counts.items() if count.table == table}
+
+
+def tables_in(counts: Mapping[Count, Numbers]) -> dict[str, dict[str, Numbers]]:
+    """All counts by table and field."""
+    tables: dict[str, dict[str, Numbers]] = {}
+    for count, numbers in counts.items():
+        tables.setdefault(count.table, {})[count.field] = numbers
+    return tables

@@ -1,20 +1,16 @@
 """Deals: what all facts known of one say together, and the conversions it makes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from models.counts import Count, Numbers
 from models.facts import DealChange, Refund
 from models.money import to_minor
 from models.rules import Rules
 from models.times import day_of
-
-PIPELINE = "pipeline"
-"""Table of counts: stage → count and amount of the open deals there."""
 
 
 class Booking(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -114,10 +110,18 @@ def _stages(ordered: Sequence[DealChange]) -> tuple[tuple[int, str | None], ...]
 
 def won_at(deal: Deal, rules: Rules) -> int | None:
     """When the deal last came to a won stage from one that is not; None unless it is won."""
-    won = rules.settings.pipeline(deal.pipeline).won
+    return _came_to(deal, rules.settings.pipeline(deal.pipeline).won)
+
+
+def lost_at(deal: Deal, rules: Rules) -> int | None:
+    """When the deal last came to a lost stage from one that is not; None unless it is lost."""
+    return _came_to(deal, rules.settings.pipeline(deal.pipeline).lost)
+
+
+def _came_to(deal: Deal, stages: Sequence[str]) -> int | None:
     moment = None
     for at, stage in deal.stages:
-        moment = None if stage not in won else at if moment is None else moment
+        moment = None if stage not in stages else at if moment is None else moment
     return moment
 
 
@@ -163,10 +167,3 @@ def _convert(amount: int, currency: str, at: int, rules: Rules) -> int | None:
 def open_amount(deal: Deal, rules: Rules) -> int | None:
     """What the open deal is worth in the reporting currency; None while it waits for a rate."""
     return _convert(deal.amount or 0, deal.currency, deal.created_at or 0, rules)
-
-
-def deal_counts(deal: Deal, rules: Rules) -> Iterator[tuple[Count, Numbers]]:
-    """What the deal adds to the counts."""
-    amount = open_amount(deal, rules) if is_open(deal, rules) else None
-    if amount is not None:
-        yield Count(PIPELINE, deal.stage or "(none)"), (1, amount)

@@ -20,7 +20,7 @@ from models.accounts import takes_part, waiting_of
 from models.companies import Claim, claims_of, latest
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.counts import Counts, add_counts, table_of, without_zero_counts
-from models.deals import PIPELINE, Conversion, Deal, conversions_of, deal_counts, fold, won_at
+from models.deals import Conversion, Deal, conversions_of, fold, won_at
 from models.errors import BadInput
 from models.facts import (
     ACCOUNT_CHANGES,
@@ -46,6 +46,7 @@ from models.facts import (
 from models.facts import Hit as PageView
 from models.identity import Link, Root, roots_of
 from models.members import Contact, account_of, contact_of, deal_parent, first_contacts, lead_moment
+from models.pipeline import PIPELINE, Surroundings, deal_counts, first_channel, lead_counts
 from models.profiles import NOBODY, Profile, profile_of, stated
 from models.reports import pack
 from models.rules import Rules
@@ -518,6 +519,7 @@ def _book_leads(books: Books, people: _People, accounts: _Accounts, rules: Rules
         milestones = milestones_of("lead", at, at, None, None)
         credits = credits_of(conversion, at, touches, milestones, rules)
         add_cells(books.cells, conversion, credits, 1, rules)
+        add_counts(books.counts, lead_counts(at, rules))
         books.leads[person] = Known(at, accounts.of_person[person], credits)
 
 
@@ -555,7 +557,8 @@ def _book_deal(books: Books, deal: Deal, journey: Sequence[Touch], lead: int | N
             add_cells(books.cells, conversion, credits, 1, rules)
             booked[f"{conversion.kind}:{conversion.id}"] = credits
     books.waiting.update(waiting_of(deal, conversions, rules))
-    add_counts(books.counts, deal_counts(deal, rules))
+    around = Surroundings(lead, first_channel(deal, journey, rules))
+    add_counts(books.counts, deal_counts(deal, conversions, around, rules))
 
 
 def _deal_credits(

@@ -46,11 +46,16 @@ class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which stages of one CRM pipeline are won and lost; any other is open."""
+    """Which stages of one CRM pipeline are won and lost; any other is open.
+
+    `stages` is the order of the open ones. `probabilities` are the chances (0 to 1) to be
+    won from a stage, meant until 20 deals of the pipeline are closed.
+    """
 
     won: tuple[str, ...] = ("closed_won",)
     lost: tuple[str, ...] = ("closed_lost",)
     stages: tuple[str, ...] = ()
+    probabilities: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class ChannelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,6 +166,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     free_mail_domains: tuple[str, ...] = ()
     time_decay_half_life_days: float = 7.0
     pipelines: dict[str, Pipeline] = msgspec.field(default_factory=dict)
+    lead_quality: str = "none"
     channels: tuple[ChannelRule, ...] = ()
     rates: tuple[Rate, ...] = ()
     destinations: dict[str, Destination] = msgspec.field(default_factory=dict)

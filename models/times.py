@@ -1,6 +1,6 @@
 """Instants: integer microseconds since 1970, UTC; days in the reporting time zone."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -54,3 +54,19 @@ def day_of(at: int, zone: str) -> str:
     Zones change their offset at quarters of an hour only, so a quarter has one day.
     """
     return _day_of_hour(at - at % (15 * MINUTE), zone)
+
+
+@lru_cache(maxsize=65536)
+def number_of(day: str) -> int:
+    """The day's number, counted from the year 1: days between two days are a difference."""
+    return date.fromisoformat(day).toordinal()
+
+
+def day_numbered(number: int) -> str:
+    """The day (YYYY-MM-DD) with this number."""
+    return date.fromordinal(number).isoformat()
+
+
+def end_of(day: str, zone: str) -> int:
+    """The first instant after the day in the reporting time zone."""
+    return to_micros(datetime.fromisoformat(day_numbered(number_of(day) + 1)).replace(tzinfo=ZoneInfo(zone)))

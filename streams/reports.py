@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from models.attribution import MODELS
 from models.conversions import DIMENSIONS, unpack_numbers
-from models.deals import PIPELINE
 from models.errors import BadInput, Unavailable
 from models.lanes import LANES
+from models.pipeline import PIPELINE
 from models.settings import Settings
 from streams import journeys
 from streams.tables import cell_of, key, read_counts, waiting_entry

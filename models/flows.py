@@ -1,0 +1,115 @@
+"""What happened when: counts of things that have a day, for all time and for any period.
+
+table T            field [values…]          all time
+table T:2026-04    field ["03", values…]    the month's days
+table months       field 2026-04            how many deals something of is booked in the month
+
+All time is read from one table, a period from those of its months; both cost by days and
+values, not by deals. Durations are kept as histograms: a field has the counts of `SLOTS`
+durations in a row, so that medians and percentiles are exact.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from models.counts import Count, Numbers, Tables, field_of, plus, values_in
+
+MONTHS = "months"
+SLOTS = 16
+_SLOT = tuple(tuple(int(number == place) for number in range(SLOTS)) for place in range(SLOTS))
+_MONTH = len("2026-04")
+
+Values = tuple[Any, ...]
+Sums = dict[Values, Numbers]
+"""Values → numbers of a table within a period."""
+
+
+class Happening(NamedTuple):
+    """Numbers to be added in `table` under `values` on a day."""
+
+    table: str
+    day: str
+    values: Values
+    numbers: Numbers
+
+
+def counts_of(happening: Happening) -> Iterator[tuple[Count, Numbers]]:
+    """Where a happening is added up."""
+    table, day, values, numbers = happening
+    yield Count(table, field_of(*values)), numbers
+    yield Count(f"{table}:{day[:_MONTH]}", field_of(day[_MONTH + 1 :], *values)), numbers
+
+
+def lasted(table: str, day: str, values: Values, days: int) -> Happening:
+    """Something that ended on `day` lasted so many days."""
+    return Happening(table, day, (*values, days // SLOTS), _SLOT[days % SLOTS])
+
+
+class Period(NamedTuple):
+    """Days from `since` to `until`, both included; all time when neither is given."""
+
+    since: str = ""
+    until: str = ""
+
+    def __contains__(self, day: object) -> bool:
+        return self.since <= str(day) and (not self.until or str(day) <= self.until)
+
+    def months(self, known: Iterable[str]) -> list[str]:
+        """Those of the known months that have days of it."""
+        first, last = self.since[:_MONTH], self.until[:_MONTH] or "9999-12"
+        return sorted(month for month in known if first <= month <= last)
+
+
+ALL_TIME = Period()
+
+
+def tables_needed(table: str, period: Period, months: Iterable[str]) -> list[str]:
+    """The tables to read for a period; `months` are those of the table `months`."""
+    return [table] if period == ALL_TIME else [f"{table}:{month}" for month in period.months(months)]
+
+
+def happened(tables: Tables, table: str, period: Period = ALL_TIME) -> Sums:
+    """The numbers of a table within the period, by values."""
+    if period == ALL_TIME:
+        return {tuple(values_in(field)): numbers for field, numbers in tables.get(table, {}).items()}
+    sums: Sums = {}
+    for (_, *values), numbers in days_of(tables, table, period):
+        have = sums.get(tuple(values))
+        sums[tuple(values)] = numbers if have is None else plus(have, numbers)
+    return sums
+
+
+def days_of(tables: Tables, table: str, period: Period) -> Iterator[tuple[Values, Numbers]]:
+    """(day, values…) and numbers of each day of the period."""
+    months = (name.rpartition(":")[2] for name in tables if name.rpartition(":")[0] == table)
+    for month in period.months(months):
+        for field, numbers in tables[f"{table}:{month}"].items():
+            number, *values = values_in(field)
+            day = f"{month}-{number}"
+            if day in period:
+                yield (day, *values), numbers
+
+
+def durations(sums: Mapping[Values, Numbers]) -> Counter[int]:
+    """How often each number of days stands in a histogram, whatever else its values say."""
+    counted: Counter[int] = Counter()
+    for (*_, chunk), numbers in sums.items():
+        for place, number in enumerate(numbers):
+            if number:
+                counted[chunk * SLOTS + place] += number
+    return counted
+
+
+def nearest_rank(counted: Mapping[int, int], tenths: int) -> int | None:
+    """The ⌈tenths/10·n⌉-th smallest of n; None of nothing. Five tenths are the median, nine P90.
+
+    >>> nearest_rank({3: 1, 5: 1}, 5), nearest_rank({3: 9, 5: 1}, 9), nearest_rank({}, 5)
+    (3, 3, None)
+    """
+    rank = -(-sum(counted.values()) * tenths // 10)
+    for value in sorted(counted):
+        rank -= counted[value]
+        if rank <= 0:
+            return value
+    return None

@@ -1,0 +1,302 @@
+"""What a deal adds to the statistics of the pipeline: its stays, closings, amounts and ages.
+
+All of it is additive: `deal_counts` yields what one deal comes to, and reports
+(models.hazards, models.forecast, models.funnel) read the sums. Days are those of the
+reporting time zone, durations whole days between them and never below 0.
+
+table           values                                     numbers
+pipeline        stage (as it is)                           open deals, their amount
+open            pipeline, stage, entered day, quality      see `Open`
+expected        pipeline, stage, expected close, quality   see `Open`
+open_owners     owner, pipeline, stage, entered, quality   see `Open`
+open_ages       by, value, created day                     open deals, their amount
+exits           pipeline, stage, week, exit, to            stays that ended so at that age
+named           pipeline, stage, month                     deals that first named the stage then
+named:2026-04   pipeline, stage, day and hour              the same within the month
+quality         attribute, value                           deals won, lost
+
+and by the day on which it happened (models.flows):
+
+entered         pipeline, stage                            stays begun
+left            pipeline, stage, exit, chunk               histogram of the days of stays ended
+converted       pipeline, stage, later stages, won         deals that first entered the stage then
+closed          pipeline, owner                            see `Closed`
+cycles          pipeline, owner, chunk                     histogram of days from creation to win
+wins            measure                                    see `Wins`; all, or those with a lead moment
+win_days        measure, chunk                             histogram of days to win
+starts          lead or opportunity                        people known, deals created
+pot             (none)                                     amount won less refunds
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from models.conversions import eligible
+from models.counts import Count, Counted, Numbers, field_of
+from models.deals import Conversion, Deal, is_open, lost_at, open_amount, won_at
+from models.flows import MONTHS, Happening, counts_of, lasted
+from models.rules import Rules
+from models.times import HOUR, day_of, number_of, to_text
+from models.touches import Touch
+
+NONE = "(none)"
+"""The stage of a deal before it has one, and whatever else is not known."""
+DEFAULT_PIPELINE = "default"
+WON, LOST, MOVED = "won", "lost", "moved"
+LEAD, OPPORTUNITY = "lead", "opportunity"
+FIRST_CHANNEL = "first_channel"
+
+PIPELINE, OPEN, EXPECTED, OPEN_OWNERS, OPEN_AGES = "pipeline", "open", "expected", "open_owners", "open_ages"
+EXITS, NAMED, QUALITY = "exits", "named", "quality"
+ENTERED, LEFT, CONVERTED, CLOSED, CYCLES = "entered", "left", "converted", "closed", "cycles"
+WINS, WIN_DAYS, STARTS, POT = "wins", "win_days", "starts", "pot"
+
+_DIGIT = 36
+
+
+class Stay(NamedTuple):
+    """A deal's unbroken time in one open stage.
+
+    `exit` is won, lost or moved (`to` that stage); both empty while it lasts. A close
+    that was reopened is a move to the reopened stage.
+    """
+
+    stage: str
+    begin: int
+    end: int | None = None
+    exit: str = ""
+    to: str = ""
+
+
+class Surroundings(NamedTuple):
+    """What a deal's numbers need beside the deal: when its account was first known, and
+    the channel of the first touch eligible for the opportunity.
+    """
+
+    lead: int | None = None
+    channel: str | None = None
+
+
+class Open(NamedTuple):
+    """Numbers of open deals: those in the pipeline, their amount, Σ amount² in three digits
+    (base 2^36), those among them without an amount, and those that wait for a rate.
+    """
+
+    deals: int = 0
+    amount: int = 0
+    low: int = 0
+    middle: int = 0
+    high: int = 0
+    unpriced: int = 0
+    waiting: int = 0
+
+    @property
+    def squares(self) -> int:
+        """Σ amount²."""
+        return self.low + (self.middle << _DIGIT) + (self.high << (2 * _DIGIT))
+
+
+class Closed(NamedTuple):
+    """Numbers of closed deals; `valued` are won ones that wait for no rate, `days` from creation to win."""
+
+    won: int = 0
+    lost: int = 0
+    valued: int = 0
+    amount: int = 0
+    days: int = 0
+
+
+class Wins(NamedTuple):
+    """Numbers of won deals: how many, how many wait for no rate, amount and Σ amount² of these."""
+
+    won: int = 0
+    valued: int = 0
+    amount: int = 0
+    low: int = 0
+    middle: int = 0
+    high: int = 0
+
+    @property
+    def squares(self) -> int:
+        """Σ amount²."""
+        return self.low + (self.middle << _DIGIT) + (self.high << (2 * _DIGIT))
+
+
+def square_digits(amount: int) -> tuple[int, int, int]:
+    """The amount's square in three digits of base 2^36, each of which adds up within 64 bits."""
+    square, mask = amount * amount, (1 << _DIGIT) - 1
+    return square & mask, square >> _DIGIT & mask, square >> (2 * _DIGIT)
+
+
+def days_between(begin: int, end: int, zone: str) -> int:
+    """Whole days between the dates of two instants, never below 0."""
+    return max(0, number_of(day_of(end, zone)) - number_of(day_of(begin, zone)))
+
+
+def first_channel(deal: Deal, journey: Sequence[Touch], rules: Rules) -> str | None:
+    """The channel of the first touch (of those, oldest first) eligible for the opportunity; None without any."""
+    if deal.created_at is None:
+        return None
+    touches = eligible(journey, OPPORTUNITY, deal.created_at, rules)
+    return touches[0].channel if touches else None
+
+
+# --- stays ------------------------------------------------------------------------------
+
+
+def stays_of(deal: Deal, rules: Rules) -> list[Stay]:
+    """The deal's stays in open stages, oldest first."""
+    pipeline = rules.settings.pipeline(deal.pipeline)
+    closing = {*pipeline.won, *pipeline.lost}
+    spans = _spans(deal)
+    stays = []
+    for number, (begin, stage) in enumerate(spans):
+        if stage not in closing:
+            stays.append(_stay(stage, begin, spans[number + 1 :], closing, pipeline.won))
+    return stays
+
+
+def _spans(deal: Deal) -> list[tuple[int, str]]:
+    """Every stage with the moment from which it held; before the first fact with one: (none)."""
+    created, named = deal.created_at or 0, [(at, stage or NONE) for at, stage in deal.stages]
+    if not named or created < named[0][0] and named[0][1] != NONE:
+        return [(created, NONE), *named]
+    return [(created, NONE), *named[1:]] if named[0][1] == NONE else named
+
+
+def _stay(stage: str, begin: int, later: Sequence[tuple[int, str]], closing: set[str], won: Sequence[str]) -> Stay:
+    if not later:
+        return Stay(stage, begin)
+    to = next((each for _, each in later if each not in closing), None)
+    if to is not None:
+        return Stay(stage, begin, later[0][0], MOVED, to)
+    return Stay(stage, begin, later[0][0], WON if later[-1][1] in won else LOST)
+
+
+# --- one deal's numbers -----------------------------------------------------------------
+
+
+def deal_counts(
+    deal: Deal, conversions: Iterable[Conversion], around: Surroundings, rules: Rules
+) -> Iterator[tuple[Count, Numbers]]:
+    """All that the deal adds to the counts."""
+    if deal.created_at is None:
+        return
+    yield from _named(deal)
+    if deal.deleted:
+        return
+    stays = stays_of(deal, rules)
+    yield from _exits(deal, stays, rules)
+    happenings = [*_moves(deal, stays, rules), *_closing(deal, conversions, around, rules)]
+    for happening in happenings:
+        yield from counts_of(happening)
+    yield from ((Count(MONTHS, month), (1,)) for month in {happening.day[:7] for happening in happenings})
+    yield from _quality(deal, around, rules)
+    if is_open(deal, rules):
+        yield from _open(deal, stays, around, rules)
+
+
+def lead_counts(at: int, rules: Rules) -> Counted:
+    """What a person known from `at` on adds to the counts."""
+    return counts_of(Happening(STARTS, day_of(at, rules.settings.time_zone), (LEAD,), (1,)))
+
+
+def pipeline_of(deal: Deal) -> str:
+    """The name of the deal's pipeline."""
+    return deal.pipeline or DEFAULT_PIPELINE
+
+
+def _named(deal: Deal) -> Iterator[tuple[Count, Numbers]]:
+    """When the deal first named each stage: the order of stages that no setting gives."""
+    first: dict[str, int] = {}
+    for at, stage in deal.stages:
+        if stage is not None:
+            first.setdefault(stage, at)
+    for stage, at in first.items():
+        hour = to_text(at - at % HOUR)[:13]
+        yield Count(NAMED, field_of(pipeline_of(deal), stage, hour[:7])), (1,)
+        yield Count(f"{NAMED}:{hour[:7]}", field_of(pipeline_of(deal), stage, hour)), (1,)
+
+
+def _exits(deal: Deal, stays: Iterable[Stay], rules: Rules) -> Iterator[tuple[Count, Numbers]]:
+    for stay in stays:
+        if stay.end is not None:
+            week = days_between(stay.begin, stay.end, rules.settings.time_zone) // 7
+            yield Count(EXITS, field_of(pipeline_of(deal), stay.stage, week, stay.exit, stay.to)), (1,)
+
+
+def _moves(deal: Deal, stays: Sequence[Stay], rules: Rules) -> Iterator[Happening]:
+    zone, name = rules.settings.time_zone, pipeline_of(deal)
+    yield Happening(STARTS, day_of(deal.created_at or 0, zone), (OPPORTUNITY,), (1,))
+    won, seen = won_at(deal, rules) is not None, set()
+    for number, stay in enumerate(stays):
+        begun = day_of(stay.begin, zone)
+        yield Happening(ENTERED, begun, (name, stay.stage), (1,))
+        if stay.end is not None:
+            days = days_between(stay.begin, stay.end, zone)
+            yield lasted(LEFT, day_of(stay.end, zone), (name, stay.stage, stay.exit), days)
+        if stay.stage not in seen:
+            seen.add(stay.stage)
+            later = sorted({each.stage for each in stays[number + 1 :]} - {stay.stage})
+            yield Happening(CONVERTED, begun, (name, stay.stage, later, won), (1,))
+
+
+def _closing(deal: Deal, conversions: Iterable[Conversion], around: Surroundings, rules: Rules) -> Iterator[Happening]:
+    zone, lost = rules.settings.time_zone, lost_at(deal, rules)
+    if lost is not None:
+        yield Happening(CLOSED, day_of(lost, zone), (pipeline_of(deal), deal.owner), Closed(lost=1))
+    for conversion in conversions:
+        day = day_of(conversion.at, zone)
+        if conversion.kind == WON:
+            yield from _win(deal, conversion, day, around, zone)
+        if conversion.kind in (WON, "refund") and conversion.amount:
+            yield Happening(POT, day, (), (conversion.amount,))
+
+
+def _win(deal: Deal, win: Conversion, day: str, around: Surroundings, zone: str) -> Iterator[Happening]:
+    values, valued, amount = (pipeline_of(deal), deal.owner), int(win.amount is not None), win.amount or 0
+    days = days_between(deal.created_at or 0, win.at, zone)
+    yield Happening(CLOSED, day, values, Closed(1, 0, valued, amount, days))
+    yield lasted(CYCLES, day, values, days)
+    numbers = Wins(1, valued, amount, *square_digits(amount))
+    measures = {OPPORTUNITY: days}
+    if around.lead is not None and around.lead <= win.at:
+        measures[LEAD] = days_between(around.lead, win.at, zone)
+    for measure, each in measures.items():
+        yield Happening(WINS, day, (measure,), numbers)
+        yield lasted(WIN_DAYS, day, (measure,), each)
+
+
+def qualities_of(around: Surroundings) -> Mapping[str, str]:
+    """The attributes by which the quality of leads is told, each with the deal's value."""
+    return {FIRST_CHANNEL: around.channel or NONE}
+
+
+def _quality(deal: Deal, around: Surroundings, rules: Rules) -> Iterator[tuple[Count, Numbers]]:
+    outcome = (int(won_at(deal, rules) is not None), int(lost_at(deal, rules) is not None))
+    if any(outcome):
+        for attribute, value in qualities_of(around).items():
+            yield Count(QUALITY, field_of(attribute, value)), outcome
+
+
+def _open(deal: Deal, stays: Sequence[Stay], around: Surroundings, rules: Rules) -> Iterator[tuple[Count, Numbers]]:
+    """The open deal's place in the pipeline, by what tells its chance and by what reports ask for."""
+    zone, name, stay = rules.settings.time_zone, pipeline_of(deal), stays[-1]
+    numbers, entered = _open_numbers(deal, rules), day_of(stay.begin, zone)
+    quality = qualities_of(around).get(rules.settings.lead_quality)
+    yield Count(OPEN, field_of(name, stay.stage, entered, quality)), numbers
+    yield Count(OPEN_OWNERS, field_of(deal.owner, name, stay.stage, entered, quality)), numbers
+    if not numbers.deals:
+        return
+    yield Count(PIPELINE, stay.stage), numbers[:2]
+    yield Count(EXPECTED, field_of(name, stay.stage, deal.expected_close, quality)), numbers
+    created = day_of(deal.created_at or 0, zone)
+    for by, value in (("stage", stay.stage), ("owner", deal.owner)):
+        yield Count(OPEN_AGES, field_of(by, value, created)), numbers[:2]
+
+
+def _open_numbers(deal: Deal, rules: Rules) -> Open:
+    amount = open_amount(deal, rules)
+    if amount is None:
+        return Open(waiting=1)
+    return Open(1, amount, *square_digits(amount), int(deal.amount is None))
