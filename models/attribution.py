@@ -6,9 +6,10 @@ Money and counts are apportioned by the weights to the unit.
 """
 
 from collections.abc import Callable, Sequence
-from decimal import Decimal, localcontext
 from functools import lru_cache
 from typing import NamedTuple
+
+from models.decay import BITS, Tables, decay_tables, power
 
 MILLION = 1_000_000
 """A conversion's count, in millionths."""
@@ -103,29 +104,6 @@ def position_weights(path: Path) -> tuple[Weights | None, ...]:
     return tuple(model(path) for model in POSITION_MODELS.values())
 
 
-_BITS = 192
-_ONE = 1 << _BITS
-_DIGIT_BITS = 11
-_DIGIT = (1 << _DIGIT_BITS) - 1
-
-
-@lru_cache(maxsize=16)
-def _decay_tables(half_life: int) -> tuple[tuple[int, ...], ...]:
-    """Per digit of an age below the half-life, 2^(−digit·unit/half-life) of its every value."""
-    digits = -(-half_life.bit_length() // _DIGIT_BITS)
-    return tuple(_decay_table(_DIGIT_BITS * digit, half_life) for digit in range(digits))
-
-
-def _decay_table(shift: int, half_life: int) -> tuple[int, ...]:
-    guard = 64
-    with localcontext(prec=90):
-        power = int((Decimal(2) ** (-Decimal(1 << shift) / half_life)) * (_ONE << guard))
-    table = [_ONE << guard]
-    while len(table) <= _DIGIT:
-        table.append(table[-1] * power >> (_BITS + guard))
-    return tuple(value >> guard for value in table)
-
-
 def time_decay_weights(ages: Sequence[int], half_life: int) -> Weights:
     """2^(−age/half-life) of ages in microseconds, to at least 30 significant digits.
 
@@ -133,14 +111,10 @@ def time_decay_weights(ages: Sequence[int], half_life: int) -> Weights:
     touch, which scales every weight alike; a power is a product over the age's digits.
     """
     youngest = min(ages)
-    tables = _decay_tables(half_life)
+    tables = decay_tables(half_life)
     return tuple([_decayed(age - youngest, half_life, tables) for age in ages])
 
 
-def _decayed(age: int, half_life: int, tables: Sequence[Sequence[int]]) -> int:
+def _decayed(age: int, half_life: int, tables: Tables) -> int:
     halvings, left = divmod(age, half_life)
-    weight = _ONE
-    for table in tables:
-        weight = weight * table[left & _DIGIT] >> _BITS
-        left >>= _DIGIT_BITS
-    return (weight << _BITS) >> halvings
+    return (power(left, tables) << BITS) >> halvings

@@ -117,6 +117,23 @@ class Lookback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     won: int = 90
 
 
+class Warmth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an account warms and cools: thresholds of its score, weights by kind of touch.
+
+    `weights` are laid over the defaults (models.warmth.WEIGHTS); `hot_page` is that of a
+    web session with a page of `hot_pages`. A transition that comes to light more than
+    `alert_after_hours` late alerts nobody.
+    """
+
+    half_life_days: float = 14.0
+    warm: float = 25.0
+    warming: float = 10.0
+    cooling: float = 15.0
+    cold: float = 5.0
+    weights: dict[str, float] = msgspec.field(default_factory=dict)
+    alert_after_hours: float = 24.0
+
+
 class Lanes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the lanes batch: larger batches cost less a fact, smaller ones answer sooner."""
 
@@ -136,6 +153,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lanes: Lanes = Lanes()
     identity: Identity = Identity()
     lookback: Lookback = Lookback()
+    warmth: Warmth = Warmth()
     partitions: int = 8
     topic_prefix: str = ""
     max_fact_bytes: int = 4 * 1024 * 1024
@@ -201,7 +219,19 @@ def check(settings: Settings) -> Settings:
     check_destinations(settings.destinations)
     check_routes(settings.routes, settings.destinations)
     check_delivery(settings.delivery)
+    _check_warmth(settings.warmth)
     return settings
+
+
+def _check_warmth(warmth: Warmth) -> None:
+    if warmth.half_life_days <= 0:
+        raise BadInput("warmth.half_life_days", "days above 0", warmth.half_life_days)
+    if not 0 < warmth.cold <= warmth.warming <= warmth.warm or not warmth.cold <= warmth.cooling <= warmth.warm:
+        thresholds = f"{warmth.cold}, {warmth.warming}, {warmth.cooling}, {warmth.warm}"
+        raise BadInput("warmth", "0 < cold ≤ warming ≤ warm and cold ≤ cooling ≤ warm", thresholds)
+    for kind, weight in warmth.weights.items():
+        if weight < 0:
+            raise BadInput(f"warmth.weights.{kind}", "a weight from 0", weight)
 
 
 def rules_fingerprint(settings: Settings) -> str:

@@ -1,0 +1,335 @@
+"""Is an account warming or cooling, since when to the microsecond, and how far was it down before?
+
+    score(t) = F(t) · Σ weight · 2^(−(t − time)/half-life)   over its touches with time ≤ t
+    F(t)     = min(2, 1.25^(k−1)), k persons with a weighted touch in (t − 30 days, t]
+
+Between two touches a score only falls, and so does F when a person's last touch is 30 days
+old: the instant of every transition follows from the touches alone, those still to come
+included. The history is a pure function of the touches; who asks brings the clock.
+
+Scores are fixed-point integers of 50 digits and more; the first microsecond below a
+threshold is found by comparing, never by rounding.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from functools import cached_property
+from itertools import groupby
+from math import inf, log2
+from typing import NamedTuple
+
+import msgspec
+
+from models.decay import BITS, decay_tables, power
+from models.settings import Warmth
+from models.times import DAY
+from models.touches import WEB_SESSION, Touch
+
+COLD, WARMING, WARM, COOLING = STATES = ("cold", "warming", "warm", "cooling")
+NAMES = {WARMING: "warming", WARM: "warmed", COOLING: "cooling", COLD: "cooled"}
+"""A transition's name by the state it leads to."""
+ACTIVE = 30 * DAY
+"""How long a person counts as active after a touch of theirs."""
+HOT_PAGE = "hot_page"
+WEIGHTS: dict[str, float] = {
+    WEB_SESSION: 1,
+    HOT_PAGE: 3,
+    "email_clicked": 2,
+    "content_download": 4,
+    "chat": 6,
+    "webinar": 6,
+    "event": 6,
+    "form_fill": 8,
+    "trial_started": 8,
+    "product_milestone": 8,
+    "email_replied": 6,
+    "call": 6,
+    "meeting": 10,
+    "demo": 12,
+    "quote_sent": 10,
+}
+"""Weights by kind of touch; any other weighs nothing."""
+_ESTIMATE_ERROR = 1e-12
+"""More than the difference of two logarithms in floating point may be off."""
+_FACTORS = (64, 64, 80, 100, 125, 128)
+"""F for k persons in 64ths; the last for all that are more."""
+_UNIT = (10**6 << BITS) * 64
+"""A score of 1: weights have six decimals, factors are 64ths."""
+
+
+class Touched(NamedTuple):
+    """A touch as a score sees it; its weight as `Scale.weight` says."""
+
+    at: int
+    person: str
+    weight: int
+
+
+class Transition(msgspec.Struct, frozen=True, array_like=True):
+    """From `at` on the account is in another state.
+
+    `before` and `after` are the scores just before and at that instant; `low`
+    the least since the transition before, just before the touch at `low_at` (None: no
+    touch since). `active` persons count then; `inactive` is the one who no longer does,
+    where that made the difference.
+    """
+
+    at: int
+    was: str
+    state: str
+    rewarmed: bool
+    before: float
+    after: float
+    low_at: int | None
+    low: float | None
+    active: int
+    inactive: str | None = None
+
+    @property
+    def name(self) -> str:
+        """warming, warmed, cooling or cooled."""
+        return NAMES[self.state]
+
+    @property
+    def is_upward(self) -> bool:
+        """Did touches lift the score."""
+        return self.state in (WARMING, WARM)
+
+
+History = tuple[Transition, ...]
+
+
+class Scale:
+    """The settings ready to weigh with."""
+
+    def __init__(self, settings: Warmth) -> None:
+        self.settings = settings
+        self.half_life = round(settings.half_life_days * DAY)
+        self.late = round(settings.alert_after_hours * 3_600_000_000)
+        self.warm, self.warming, self.cooling, self.cold = (
+            fixed(each) for each in (settings.warm, settings.warming, settings.cooling, settings.cold)
+        )
+        self._weights = {kind: fixed(weight) // 64 for kind, weight in {**WEIGHTS, **settings.weights}.items()}
+        self._tables = decay_tables(self.half_life)
+
+    def weight(self, touch: Touch) -> int:
+        """What the touch adds at its own instant, under a factor of 1/64."""
+        return self._weights.get(touch.kind, 0)
+
+    def decayed(self, value: int, age: int) -> int:
+        """What is left of a value after `age` microseconds."""
+        halvings, left = divmod(age, self.half_life)
+        return value * power(left, self._tables) >> (BITS + halvings) if left else value >> halvings
+
+    def threshold(self, state: str) -> int:
+        """Below which score the state is left downward; nothing is below it in the cold."""
+        return 0 if state == COLD else self.cooling if state == WARM else self.cold
+
+    @cached_property
+    def mark(self) -> str:
+        """Tells scores made under other settings apart."""
+        return repr(msgspec.structs.astuple(self.settings))
+
+
+def fixed(value: float) -> int:
+    """A number of the settings as a score."""
+    return round(Decimal(str(value)) * 10**6) * (_UNIT // 10**6)
+
+
+def shown(score: int) -> float:
+    """A score as a number of six decimals."""
+    return (score * 2 * 10**6 // _UNIT + 1) // 2 / 10**6
+
+
+def factor(active: int) -> int:
+    """F for so many active persons, in 64ths."""
+    return _FACTORS[min(active, len(_FACTORS) - 1)]
+
+
+class Course(msgspec.Struct, array_like=True):
+    """How an account's score has gone, up to the touches at `at`.
+
+    `total` is Σ weight · 2^(−age/half-life) at that instant, `active` the persons and
+    their last touches, the one active longest ago first; `low` the least score since the
+    last transition and when.
+    """
+
+    at: int = 0
+    total: int = 0
+    active: dict[str, int] = {}
+    state: str = COLD
+    low: tuple[int, int] | None = None
+    history: History = ()
+
+    def copy(self) -> "Course":
+        """One that can go on by itself."""
+        return Course(self.at, self.total, dict(self.active), self.state, self.low, self.history)
+
+
+def history_of(touches: Iterable[Touched], scale: Scale) -> History:
+    """Every transition of touches (oldest first), those after the last one included."""
+    course = Course()
+    follow(course, touches, scale)
+    return outlook(course, scale)
+
+
+def follow(course: Course, touches: Iterable[Touched], scale: Scale) -> None:
+    """Go on with later touches, oldest first: all those of one instant, or none."""
+    for at, together in groupby(touches, key=_at):
+        weighed = [touch for touch in together if touch.weight]
+        if weighed:
+            _pass_time(course, at, scale)
+            _meet(course, at, weighed, scale)
+
+
+def _at(touch: Touched) -> int:
+    return touch.at
+
+
+def outlook(course: Course, scale: Scale) -> History:
+    """The history with what comes of itself when nothing happens any more."""
+    if course.state == COLD:
+        return course.history
+    ahead = course.copy()
+    _pass_time(ahead, inf, scale)
+    return ahead.history
+
+
+def _pass_time(course: Course, until: float, scale: Scale) -> None:
+    """Let the score fall until just before an instant."""
+    while course.state != COLD:
+        ceases = next(iter(course.active.values()), inf) + ACTIVE
+        _fall(course, min(ceases, until), scale)
+        if ceases >= until:
+            return
+        before = len(course.active)
+        gone = _cease(course, int(ceases))
+        score = scale.decayed(course.total, int(ceases) - course.at) * factor(len(course.active))
+        inactive = gone if factor(before) != factor(len(course.active)) else None
+        _turn(course, _Moment(int(ceases), score, before, inactive=inactive), scale)
+    _cease(course, until - 1)  # in the cold nothing else happens by itself
+
+
+def _fall(course: Course, until: float, scale: Scale) -> None:
+    """Down through every threshold before an instant, the same persons being active."""
+    by = factor(len(course.active))
+    while (threshold := scale.threshold(course.state)) > 0:
+        age = first_below(course.total * by, threshold, scale, until - course.at)
+        if age is None:
+            return
+        at = course.at + age
+        score = scale.decayed(course.total, age) * by
+        _turn(course, _Moment(at, score, len(course.active)), scale)
+
+
+def first_below(score: int, threshold: int, scale: Scale, within: float = inf) -> int | None:
+    """After how many microseconds a falling score is first below the threshold; None: not within so many."""
+    estimate = scale.half_life * (log2(score) - log2(threshold))
+    if estimate > within + 1 + scale.half_life * _ESTIMATE_ERROR:
+        return None
+    age = max(int(estimate), 0)
+    while age and scale.decayed(score, age) < threshold:
+        age -= 1
+    while scale.decayed(score, age) >= threshold:
+        age += 1
+    return age if age < within else None
+
+
+def _cease(course: Course, at: float) -> str | None:
+    """The persons who count no longer at an instant; one of them."""
+    gone = []
+    for person, last in course.active.items():
+        if last + ACTIVE > at:
+            break
+        gone.append(person)
+    for person in gone:
+        del course.active[person]
+    return min(gone, default=None)
+
+
+def _meet(course: Course, at: int, touches: Sequence[Touched], scale: Scale) -> None:
+    """The touches of one instant, after time has passed until just before it."""
+    before = len(course.active)
+    _cease(course, at)
+    course.total = scale.decayed(course.total, at - course.at)
+    course.at = at
+    alone = course.total * factor(len(course.active))
+    if course.low is None or alone <= course.low[0]:
+        course.low = (alone, at)
+    for touch in touches:
+        course.active.pop(touch.person, None)
+        course.active[touch.person] = at
+    left = course.total * factor(before)
+    course.total += sum(touch.weight for touch in touches)
+    score = course.total * factor(len(course.active))
+    _turn(course, _Moment(at, score, before, alone, left), scale)
+
+
+class _Moment(NamedTuple):
+    """An instant at which the state may change: the score, and the persons active just before.
+
+    `alone` is the score without the touches of this instant (None: there are none),
+    `left` what the score came to just before it.
+    """
+
+    at: int
+    score: int
+    active_before: int
+    alone: int | None = None
+    left: int | None = None
+    inactive: str | None = None
+
+
+def _turn(course: Course, moment: _Moment, scale: Scale) -> None:
+    """Change the state where the score says so."""
+    state = _next_state(course.state, moment, scale)
+    if state == course.state:
+        return
+    left = moment.left
+    if left is None:
+        left = scale.decayed(course.total, moment.at - 1 - course.at) * factor(moment.active_before)
+    course.history += (
+        Transition(
+            at=moment.at,
+            was=course.state,
+            state=state,
+            rewarmed=state in (WARMING, WARM) and any(each.state == WARM for each in course.history),
+            before=shown(left),
+            after=shown(moment.score),
+            low_at=course.low and course.low[1],
+            low=course.low and shown(course.low[0]),
+            active=len(course.active),
+            inactive=moment.inactive,
+        ),
+    )
+    course.state, course.low = state, None
+
+
+def _next_state(state: str, moment: _Moment, scale: Scale) -> str:
+    score = moment.score
+    if state != WARM and score >= scale.warm:
+        return WARM
+    match state:
+        case "cold":
+            return WARMING if score >= scale.warming else COLD
+        case "warm" if scale.cold <= score < scale.cooling:
+            return COOLING
+        case "cooling" if moment.alone is not None and moment.alone < scale.warming <= score:
+            return WARMING
+    return COLD if score < scale.cold else state
+
+
+def state_at(history: Sequence[Transition], clock: int) -> str:
+    """The state at an instant."""
+    now = present(history, clock)
+    return now.state if now else COLD
+
+
+def present(history: Sequence[Transition], clock: int) -> Transition | None:
+    """The last transition up to an instant; None: the account is as cold as it began."""
+    return next((each for each in reversed(history) if each.at <= clock), None)
+
+
+def ahead(history: Sequence[Transition], clock: int) -> Iterator[Transition]:
+    """What comes after an instant when nothing else happens."""
+    return (each for each in history if each.at > clock)
