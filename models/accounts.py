@@ -20,6 +20,7 @@ from models.counts import Counts, add_counts, without_zero_counts
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
+from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels
 from models.groups import Group
 from models.members import Lead, keep_smaller
 from models.pipeline import Surroundings, deal_counts, first_channel, lead_counts
@@ -56,7 +57,7 @@ _lead = msgspec.msgpack.Decoder(Lead).decode
 
 @dataclass
 class Totals:
-    """What a batch adds to the totals: cells, counts, what waits now or no more.
+    """What a batch adds to the totals: cells, counts, what waits now or no more, which accounts carry a label.
 
     What waits is kept by (entry, holder): a deal on the move may be with its new
     account, or with its account by another way, before the old one has let it go.
@@ -66,18 +67,31 @@ class Totals:
     counts: Counts = field(default_factory=dict)
     waiting: dict[tuple[str, str], str | None] = field(default_factory=dict)
     newest: list[tuple[Touch, str, str]] = field(default_factory=list)
+    listed: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def add(self, other: "Totals") -> None:
         """Add another change to this one."""
-        for cell, numbers in other.cells.items():
-            self.cells[cell] = self.cells.get(cell, 0) + numbers
+        add_cells_of(self.cells, other.cells)
         add_counts(self.counts, other.counts.items())
         self.waiting.update(other.waiting)
         self.newest.extend(other.newest)
+        self.listed.update(other.listed)
+
+    def add_under(self, label: str, other: "Totals") -> None:
+        """Add what another change adds up to, as it is kept under a label."""
+        add_cells_of(self.cells, cells_under(label, other.cells))
+        add_counts(self.counts, counts_under(label, other.counts).items())
 
     def without_zeros(self) -> "Totals":
         """The same less what came to nothing."""
-        return Totals(without_zeros(self.cells), without_zero_counts(self.counts), self.waiting, self.newest)
+        cells, counts = without_zeros(self.cells), without_zero_counts(self.counts)
+        return Totals(cells, counts, self.waiting, self.newest, self.listed)
+
+
+def add_cells_of(cells: Cells, others: Cells) -> None:
+    """Add other cells to these."""
+    for cell, numbers in others.items():
+        cells[cell] = cells.get(cell, 0) + numbers
 
 
 class Booked(NamedTuple):
@@ -139,8 +153,8 @@ class Account:
     """One account: its people's touches, its deals, and what they earned."""
 
     __slots__ = (
-        "_about", "_booked", "_conversions", "_dirty", "_group", "_links_changed", "_parent", "_pending", "_rules",
-        "_told", "company", "deals", "journey", "leads", "name", "parts", "tag",
+        "_about", "_booked", "_conversions", "_dirty", "_group", "_labels", "_links_changed", "_parent", "_pending",
+        "_rules", "_told", "company", "deals", "journey", "leads", "name", "parts", "tag",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
@@ -161,6 +175,7 @@ class Account:
         for part, value in parts.items():
             self._index(part, None, value)
         self._parent = self._target()
+        self._labels = NO_LABELS if self._parent else self.company.labels
         self._about = self._said_above()
         self._told = self._contents()
 
@@ -190,9 +205,9 @@ class Account:
     def _hold(self, report: Report) -> None:
         for name, value in report.changes.items():
             mine = under(report.tag, name)
-            if name[0] == CLAIM:
+            if name[0] in COMPANY_KINDS:
                 self._dirty[mine] = value
-                self._links_changed = True
+                self._links_changed |= name[0] == CLAIM
                 put(self.parts, mine, value)
                 self.company.index(mine, value)
             else:
@@ -353,9 +368,24 @@ class Account:
 
     def totals(self) -> Totals:
         """All that the account's state comes to, as though booked at once."""
-        totals = Totals()
-        self._book(totals, _Change(set(self.leads), set(), set(self.deals), []), 1, True)
+        own, totals = Totals(), Totals()
+        self._book(own, _Change(set(self.leads), set(), set(self.deals), []), 1, True)
+        self._file(totals, own, self.company.labels)
+        self._list(totals, NO_LABELS, self.company.labels)
         return totals
+
+    def _file(self, totals: Totals, own: Totals, labels: Labels) -> None:
+        """Add what the account comes to, itself and under the labels that totals are kept by."""
+        if own is not totals:
+            totals.add(own)
+        for label in kept_labels(labels, self._rules.settings.filters):
+            totals.add_under(label, own)
+
+    def _list(self, totals: Totals, old: Labels, new: Labels) -> None:
+        """Note the labels that the account carries no more, and those it carries now."""
+        for labels, sign in ((old - new, -1), (new - old, 1)):
+            totals.listed.update(((label, self.name), sign > 0) for label in labels)
+            add_counts(totals.counts, attribute_counts(labels), sign)
 
     # --- one batch ------------------------------------------------------------------
 
@@ -388,17 +418,35 @@ class Account:
         if not was_booking and not books:
             self._replace(pending)
             return pending
-        change = self._change(pending) if was_booking == books else self._everything(pending)
-        weighs_anew = self._weighs_deals_anew(pending)
-        surrounded = self._surrounded(change, weighs_anew) if was_booking and books else {}
+        old, new = self._labels, self.company.labels if books else NO_LABELS
+        moves = was_booking != books or self._is_refiled(old, new)
+        change = self._everything(pending) if moves else self._change(pending)
+        every = moves or self._weighs_deals_anew(pending)
+        before = after = totals if not old and not new else Totals()
+        if moves and after is not totals:
+            after = Totals()
+        surrounded = self._surrounded(change, every) if was_booking and books else {}
         if was_booking:
-            self._book(totals, change, -1, every_deal=weighs_anew or not books)
+            self._book(before, change, -1, every)
         self._replace(pending)
         if books:
-            self._book(totals, change, 1, every_deal=weighs_anew or not was_booking)
-            self._recount(totals, surrounded)
+            self._book(after, change, 1, every)
+            self._recount(after, surrounded)
             totals.newest.extend(self._added(pending))
+        self._settle(totals, before, after, old, new)
         return pending
+
+    def _is_refiled(self, old: Labels, new: Labels) -> bool:
+        filters = self._rules.settings.filters
+        return old != new and kept_labels(old, filters) != kept_labels(new, filters)
+
+    def _settle(self, totals: Totals, before: Totals, after: Totals, old: Labels, new: Labels) -> None:
+        """Add what was taken back under the old labels and what was booked under the new ones."""
+        self._file(totals, before, old)
+        if after is not before:
+            self._file(totals, after, new)
+        self._list(totals, old, new)
+        self._labels = new
 
     def _change(self, pending: Changes) -> _Change:
         touches = [
@@ -459,7 +507,8 @@ class Account:
     def _pass_on(self, applied: Changes) -> Iterator[Message]:
         """Hand everything to the account this one was merged into, or take it back from there."""
         parent, about = self._target(), self._said_above()
-        passed: Changes = {name: value for name, value in applied.items() if name[0] in _PASSED_ON}
+        held_anew = {**self._dirty, **applied}
+        passed: Changes = {name: value for name, value in held_anew.items() if name[0] in _PASSED_ON}
         said = difference(self._about, about)
         if parent != self._parent:
             held: Changes = {name: value for name, value in self.parts.items() if name[0] in _PASSED_ON}

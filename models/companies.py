@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from models.entity import Contents
 from models.facts import ACCOUNT_CHANGES, AccountChange, decode
+from models.filters import Labels, labels_of
 from models.identity import Link
 from models.profiles import Profile, Stated, profile_of, stated
 from models.reports import ABOUT, CHILD, CLAIM, CUSTOMER, id_in, pack
@@ -30,7 +31,7 @@ _claim = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
 class Company:
     """What is known of an account but its journey and deals; indexed from the account's parts."""
 
-    __slots__ = ("_changes", "_children", "_claims", "_customers", "_merged", "_profile", "_rules", "name")
+    __slots__ = ("_changes", "_children", "_claims", "_customers", "_labels", "_merged", "_profile", "_rules", "name")
 
     def __init__(self, name: str, rules: Rules) -> None:
         self.name = name
@@ -41,10 +42,11 @@ class Company:
         self._customers: dict[str, str] = {}
         self._children: dict[str, str] = {}
         self._profile: Profile | None = None
+        self._labels: Labels | None = None
 
     def index(self, part: str, value: bytes | None) -> None:
         """Know a part as it is now; None: it is gone."""
-        self._profile = None
+        self._profile = self._labels = None
         match part[0]:
             case "A":
                 _put(self._changes, part, None if value is None else self.read(value))
@@ -74,6 +76,13 @@ class Company:
         if self._profile is None:
             self._profile = profile_of(self.stated, self._merged.values(), self._customers.values())
         return self._profile
+
+    @property
+    def labels(self) -> Labels:
+        """What the account is filtered by."""
+        if self._labels is None:
+            self._labels = labels_of(self.profile)
+        return self._labels
 
     @property
     def children(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models.accounts import takes_part, waiting_of
+from models.accounts import add_cells_of, takes_part, waiting_of
 from models.companies import Claim, claims_of, latest
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.counts import Counts, add_counts, table_of, without_zero_counts
@@ -44,6 +44,7 @@ from models.facts import (
     key_of,
 )
 from models.facts import Hit as PageView
+from models.filters import attribute_counts, cells_under, counts_under, kept_labels, labels_of
 from models.identity import Link, Root, roots_of
 from models.members import Contact, account_of, contact_of, deal_parent, first_contacts, lead_moment
 from models.pipeline import PIPELINE, Surroundings, deal_counts, first_channel, lead_counts
@@ -79,7 +80,7 @@ class Books:
     `counts` are all other additive numbers; `waiting` the reason by conversion; `deals`
     credits by deal and conversion (`won:<deal>`); `leads` everybody known, by person;
     `journeys` (person, touch) by account, oldest first; `companies` who each account is and
-    its children, where anybody says so. `conflicts` are (topic, id) of
+    its children, where anybody says so; `listed` the accounts of each label. `conflicts` are (topic, id) of
     facts that lost to another with their id.
     """
 
@@ -90,6 +91,7 @@ class Books:
     leads: dict[str, Known] = field(default_factory=dict)
     journeys: dict[str, list[tuple[str, Touch]]] = field(default_factory=dict)
     companies: dict[str, tuple[Profile, tuple[str, ...]]] = field(default_factory=dict)
+    listed: set[tuple[str, str]] = field(default_factory=set)
     refusals: list[tuple[RawFact, BadInput]] = field(default_factory=list)
     conflicts: set[tuple[str, str]] = field(default_factory=set)
 
@@ -109,8 +111,10 @@ def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules) -> B
     accounts = _accounts_of(kept, people, rules)
     books.companies = _companies(kept, accounts, rules)
     books.journeys = _journeys(_touches(kept, people, rules), people, accounts)
-    _book_leads(books, people, accounts, rules)
-    _book_deals(books, kept, people, accounts, rules)
+    filing = _Filing(books, rules)
+    _book_leads(books, filing, people, accounts, rules)
+    _book_deals(books, filing, kept, people, accounts, rules)
+    filing.end()
     books.cells = without_zeros(books.cells)
     books.counts = without_zero_counts(books.counts)
     return books
@@ -508,7 +512,31 @@ def _journeys(touches: Iterable[Owned], people: _People, accounts: _Accounts) ->
 # --- conversions ------------------------------------------------------------------------
 
 
-def _book_leads(books: Books, people: _People, accounts: _Accounts, rules: Rules) -> None:
+class _Filing:
+    """Adds what is booked of an account to the books, itself and under the account's labels."""
+
+    def __init__(self, books: Books, rules: Rules) -> None:
+        self._books = books
+        self._labels = {name: labels_of(profile) for name, (profile, _) in books.companies.items()}
+        self._kept = {name: kept_labels(labels, rules.settings.filters) for name, labels in self._labels.items()}
+        self._own: dict[str, tuple[Cells, Counts]] = defaultdict(lambda: ({}, {}))
+
+    def of(self, account: str) -> tuple[Cells, Counts]:
+        """Where to add what is booked of an account."""
+        return self._own[account] if self._kept.get(account) else (self._books.cells, self._books.counts)
+
+    def end(self) -> None:
+        """Put everything where it belongs."""
+        for account, (cells, counts) in self._own.items():
+            for label in ("", *self._kept[account]):
+                add_cells_of(self._books.cells, cells_under(label, cells))
+                add_counts(self._books.counts, counts_under(label, counts).items())
+        for account, labels in self._labels.items():
+            add_counts(self._books.counts, attribute_counts(labels))
+            self._books.listed |= {(label, account) for label in labels}
+
+
+def _book_leads(books: Books, filing: _Filing, people: _People, accounts: _Accounts, rules: Rules) -> None:
     own: dict[str, list[Touch]] = defaultdict(list)
     for journey in books.journeys.values():
         for person, touch in journey:
@@ -518,22 +546,25 @@ def _book_leads(books: Books, people: _People, accounts: _Accounts, rules: Rules
         touches = eligible(own[person], "lead", at, rules)
         milestones = milestones_of("lead", at, at, None, None)
         credits = credits_of(conversion, at, touches, milestones, rules)
-        add_cells(books.cells, conversion, credits, 1, rules)
-        add_counts(books.counts, lead_counts(at, rules))
+        cells, counts = filing.of(accounts.of_person[person])
+        add_cells(cells, conversion, credits, 1, rules)
+        add_counts(counts, lead_counts(at, rules))
         books.leads[person] = Known(at, accounts.of_person[person], credits)
 
 
-def _book_deals(books: Books, kept: _Facts, people: _People, accounts: _Accounts, rules: Rules) -> None:
+def _book_deals(
+    books: Books, filing: _Filing, facts: _Facts, people: _People, accounts: _Accounts, rules: Rules
+) -> None:
     first_lead: dict[str, int] = {}
     for known in books.leads.values():
         first_lead[known.account] = min(known.at, first_lead.get(known.account, known.at))
-    for name in {**kept.of(DEAL_CHANGES), **kept.of(BILLING)}:
-        changes: Iterable[DealChange] = kept.of(DEAL_CHANGES).get(name, {}).values()
-        refunds: Iterable[Refund] = kept.of(BILLING).get(name, {}).values()
+    for name in {**facts.of(DEAL_CHANGES), **facts.of(BILLING)}:
+        changes: Iterable[DealChange] = facts.of(DEAL_CHANGES).get(name, {}).values()
+        refunds: Iterable[Refund] = facts.of(BILLING).get(name, {}).values()
         deal = fold(name, changes, refunds, rules.settings.currency)
         account = _account_of_deal(deal, people, accounts, rules)
         touches = _journey_of(deal, books.journeys.get(account, ()), accounts, rules)
-        _book_deal(books, deal, touches, first_lead.get(account), rules)
+        _book_deal(books, filing.of(account), deal, touches, first_lead.get(account), rules)
 
 
 def _journey_of(deal: Deal, journey: Iterable[Owned], accounts: _Accounts, rules: Rules) -> list[Touch]:
@@ -548,17 +579,25 @@ def _account_of_deal(deal: Deal, people: _People, accounts: _Accounts, rules: Ru
     return accounts.of_person[people.root(name)] if kind == "person" else accounts.root(name)
 
 
-def _book_deal(books: Books, deal: Deal, journey: Sequence[Touch], lead: int | None, rules: Rules) -> None:
+def _book_deal(
+    books: Books,
+    own: tuple[Cells, Counts],
+    deal: Deal,
+    journey: Sequence[Touch],
+    lead: int | None,
+    rules: Rules,
+) -> None:
+    cells, counts = own
     conversions = conversions_of(deal, rules)
     booked = books.deals[deal.id] = {}
     for conversion in conversions:
         if conversion.amount is not None:
             credits = _deal_credits(deal, conversion, journey, lead, rules)
-            add_cells(books.cells, conversion, credits, 1, rules)
+            add_cells(cells, conversion, credits, 1, rules)
             booked[f"{conversion.kind}:{conversion.id}"] = credits
     books.waiting.update(waiting_of(deal, conversions, rules))
     around = Surroundings(lead, first_channel(deal, journey, rules))
-    add_counts(books.counts, deal_counts(deal, conversions, around, rules))
+    add_counts(counts, deal_counts(deal, conversions, around, rules))
 
 
 def _deal_credits(

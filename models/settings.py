@@ -182,6 +182,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "pay.amazon.com",
     )
     free_mail_domains: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ("industry", "segment")
     time_decay_half_life_days: float = 7.0
     pipelines: dict[str, Pipeline] = msgspec.field(default_factory=dict)
     lead_quality: str = "none"

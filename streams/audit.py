@@ -7,7 +7,7 @@ with them no more than the pure functions of the rules.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,7 +20,6 @@ from aiokafka.errors import KafkaError
 from models.accounts import Account
 from models.attribution import MODELS
 from models.conversions import (
-    DIMENSIONS,
     WIDTH,
     Cell,
     Cells,
@@ -41,9 +40,8 @@ from models.times import to_text
 from streams import entities, standing
 from streams.config import kafka_options
 from streams.reference import rules_from
-from streams.reports import CONVERSIONS
 from streams.standing import Place, Standing
-from streams.tables import cell_of, count_tables, key, read_counts, waiting_entry
+from streams.tables import cell_of, count_tables, key, keys_of, read_counts, waiting_entry
 from streams.topics import INTERNAL, OUTSIDE, full_name
 from streams.waiting import check_pause, pausing, still
 
@@ -115,6 +113,7 @@ class Copy:
     cells: Cells = field(default_factory=dict)
     counts: Counts = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
+    listed: set[tuple[str, str]] = field(default_factory=set)
     accounts: dict[str, Parts] = field(default_factory=dict)
 
     def offsets(self) -> dict[Place, int]:
@@ -169,26 +168,46 @@ async def _what_moves(redis: Any, settings: Settings, ends: standing.ReadEnds) -
 
 async def _copied(redis: Any, settings: Settings, now: Standing) -> Copy:
     copy = Copy(now)
-    for partition in range(settings.partitions):
-        await _copy_totals(redis, partition, copy)
+    await _copy_cells(redis, copy)
+    await _copy_waiting(redis, settings, copy)
+    await _copy_listed(redis, copy)
     await _copy_counts(redis, settings, copy)
     names = await entities.names_of(redis, "account")
     copy.accounts = await entities.parts_at_rest(redis, settings, names)
     return copy
 
 
-async def _copy_totals(redis: Any, partition: int, copy: Copy) -> None:
-    kinds = [(conversion, dimension) for conversion in CONVERSIONS for dimension in DIMENSIONS]
-    pipeline = redis.pipeline(transaction=False)
-    for kind in kinds:
-        pipeline.hgetall(key("accounts", partition, "credits", *kind))
-    pipeline.hgetall(key("accounts", partition, "waiting"))
-    *hashes, waiting = await pipeline.execute()
-    for kind, fields in zip(kinds, hashes, strict=True):
-        for name, value in fields.items():
-            cell = cell_of(*kind, name)
+async def _copy_cells(redis: Any, copy: Copy) -> None:
+    """Every cell that there is, whatever conversion, dimension or label it stands under."""
+    for name, fields in (await _hashes(redis, await keys_of(redis, "credits"))).items():
+        conversion, _, dimension = name.partition("}:credits:")[2].rpartition(":")
+        for each, value in fields.items():
+            cell = cell_of(conversion, dimension, each)
             copy.cells[cell] = copy.cells.get(cell, 0) + unpack_vector(value)
-    copy.waiting.update({waiting_entry(entry): reason.decode() for entry, reason in waiting.items()})
+
+
+async def _copy_waiting(redis: Any, settings: Settings, copy: Copy) -> None:
+    names = [key("accounts", partition, "waiting") for partition in range(settings.partitions)]
+    for fields in (await _hashes(redis, names)).values():
+        copy.waiting.update({waiting_entry(entry): reason.decode() for entry, reason in fields.items()})
+
+
+async def _copy_listed(redis: Any, copy: Copy) -> None:
+    """The accounts that each label of an attribute lists."""
+    names = await keys_of(redis, "where")
+    pipeline = redis.pipeline(transaction=False)
+    for name in names:
+        pipeline.smembers(name)
+    for name, accounts in zip(names, await pipeline.execute(), strict=True):
+        label = name.partition("}:where:")[2]
+        copy.listed |= {(label, account.decode()) for account in accounts}
+
+
+async def _hashes(redis: Any, names: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
+    pipeline = redis.pipeline(transaction=False)
+    for name in names:
+        pipeline.hgetall(name)
+    return dict(zip(names, await pipeline.execute(), strict=True))
 
 
 async def _copy_counts(redis: Any, settings: Settings, copy: Copy) -> None:
@@ -291,6 +310,7 @@ def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
         _cell_differences(cells, books.cells),
         _count_differences(copy.counts, books.counts),
         _waiting_differences(copy.waiting, books.waiting),
+        _listed_differences(copy.listed, books.listed),
         _company_differences(live_companies(copy.accounts, rules), books.companies),
         _credit_differences(credits, books.deals),
     )
@@ -344,6 +364,12 @@ def _waiting_differences(live: Mapping[str, str], batch: Mapping[str, str]) -> I
     for entry in sorted(live.keys() | batch.keys()):
         if live.get(entry) != batch.get(entry):
             yield Difference("waiting", entry, None, live.get(entry), batch.get(entry))
+
+
+def _listed_differences(live: Set[tuple[str, str]], batch: Set[tuple[str, str]]) -> Iterator[Difference]:
+    for label, account in sorted(live ^ batch):
+        is_listed = (label, account) in live
+        yield Difference("label", f"{label} of {account}", None, is_listed, not is_listed)
 
 
 def _company_differences(live: Mapping[str, Company], batch: Mapping[str, Company]) -> Iterator[Difference]:

@@ -11,6 +11,7 @@ key                                       type    holds
 {accounts:3}:credits:<conversion>:<dim>   hash    <day> or <day> NUL <value> → count and amount of each model (int64)
 {accounts:3}:counts:<table>               hash    field → its numbers (int64); models.counts
 {accounts:3}:waiting                      hash    what waits to be booked NUL where → why
+{accounts:3}:where:<label>                set     the accounts that carry a label (models.filters)
 {accounts:3}:newest                       list    the newest touches as JSON, newest first
 touchline:run                             string  number of the run; a rebuild begins another
 touchline:rules                           string  the rules (settings) that the tables were made under
@@ -165,6 +166,12 @@ async def count_tables(redis: Any) -> AsyncIterator[str]:
     """Every table of counts, some more than once; looks at each key in Redis, so not for reports."""
     async for name in redis.scan_iter(match="{*}:counts:*", count=_SCANNED_AT_ONCE):
         yield name.decode().partition("}:counts:")[2]
+
+
+async def keys_of(redis: Any, kind: str) -> list[str]:
+    """Every key of a kind in the accounts lane; looks at each key in Redis, so not for reports."""
+    found = redis.scan_iter(match=f"{{accounts:*}}:{kind}:*", count=_SCANNED_AT_ONCE)
+    return sorted({name.decode() async for name in found})
 
 
 def waiting_entry(field: bytes) -> str:
@@ -353,6 +360,8 @@ class Tables:
         await self._put_counts(change.counts)
         for (entry, account), reason in change.waiting.items():
             self._put_field(self._key("waiting"), f"{entry}\0{account}", reason)
+        for (label, account), is_listed in change.listed.items():
+            self._command("SADD" if is_listed else "SREM", self._key("where", label), account)
         if change.newest:
             self._put_newest(change)
 

@@ -450,6 +450,12 @@ class Store:
         assert values
         self.keys[key] = [*reversed(values), *self.keys.get(key, [])]
 
+    def _sadd(self, key: str, *members: bytes) -> None:
+        self.keys.setdefault(key, set()).update(members)
+
+    def _srem(self, key: str, *members: bytes) -> None:
+        self.keys.get(key, set()).difference_update(members)
+
     def script(self, digest: str, key: str, arguments: Sequence[Any]) -> Any:
         """The two scripts of streams.tables, by their digest."""
         scripts = {
@@ -828,6 +834,7 @@ class Books:
     counts: Counts = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     companies: dict[str, tuple[Profile, tuple[str, ...]]] = field(default_factory=dict)
+    listed: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, totals: Totals) -> None:
         """Add the totals of an account."""
@@ -835,12 +842,13 @@ class Books:
             self.cells[cell] = self.cells.get(cell, 0) + numbers
         add_counts(self.counts, totals.counts.items())
         self.waiting.update((entry, reason) for (entry, _), reason in totals.waiting.items() if reason is not None)
+        self.listed |= {place for place, is_listed in totals.listed.items() if is_listed}
 
     def settled(self) -> "Books":
         """The same without what came to nothing."""
         cells = {cell: numbers for cell, numbers in self.cells.items() if numbers}
         companies = {name: company for name, company in self.companies.items() if company != (NOBODY, ())}
-        return Books(cells, without_zero_counts(self.counts), self.waiting, companies)
+        return Books(cells, without_zero_counts(self.counts), self.waiting, companies, self.listed)
 
 
 def _add_key(books: Books, key: str, value: Any) -> None:
@@ -852,6 +860,8 @@ def _add_key(books: Books, key: str, value: Any) -> None:
         case ["counts", *table]:
             name = ":".join(table)
             add_counts(books.counts, ((Count(name, each.decode()), counted(packed)) for each, packed in value.items()))
+        case ["where", label]:
+            books.listed |= {(label, account.decode()) for account in value}
         case ["waiting"]:
             books.waiting.update((waiting_entry(entry), reason.decode()) for entry, reason in value.items())
 
@@ -929,7 +939,7 @@ def simulate(plan: Plan, change: Callable[[Simulation], None] = lambda simulatio
 def books_of(facts: Sequence[RawFact], law: Rules) -> Books:
     """What the batch recomputation says; Kafka keeps milliseconds only."""
     batch = recompute((RecordedFact(topic, value, at // 1000 * 1000) for topic, value, at in facts), law)
-    return Books(batch.cells, batch.counts, batch.waiting, batch.companies).settled()
+    return Books(batch.cells, batch.counts, batch.waiting, batch.companies, batch.listed).settled()
 
 
 def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
@@ -951,6 +961,8 @@ def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
 
 
 def _unlike(mine: Books, theirs: Books) -> str:
+    if mine.listed != theirs.listed:
+        return f"listed: {mine.listed ^ theirs.listed}"
     for name in ("cells", "counts", "waiting", "companies"):
         one, other = getattr(mine, name), getattr(theirs, name)
         unlike = [key for key in {**one, **other} if one.get(key) != other.get(key)]

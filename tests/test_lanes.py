@@ -101,6 +101,7 @@ def compare(facts: list[RawFact], variant: int, seed: int) -> None:
     assert live.counts == books.counts, where
     assert {entry: why for (entry, _), why in live.waiting.items() if why is not None} == books.waiting, where
     assert lanes.companies() == books.companies, where
+    assert {place for place, is_listed in live.listed.items() if is_listed} == books.listed, where
     at_rest = lanes.totals_at_rest()
     assert (at_rest.cells, at_rest.counts) == (books.cells, books.counts), where
     for name, parts in lanes.parts.items():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from models.attribution import MODELS
 from models.conversions import Cells, numbers_of
 from models.errors import BadInput
+from models.filters import label_in
 from models.recompute import Books, recompute
 from models.rules import Rules
 from tests import oracle
@@ -114,9 +115,11 @@ def oracle_settings(law: Rules) -> dict[str, Any]:
 
 
 def by_model(cells: Cells) -> Numbers:
-    """Cells as the oracle has them: one entry a model, with count and amount."""
+    """Unfiltered cells as the oracle has them: one entry a model, with count and amount."""
     numbers: Numbers = {}
     for cell, vector in cells.items():
+        if label_in(cell.conversion):
+            continue
         row = numbers_of(vector)
         for place, model in enumerate(MODELS):
             if any(row[2 * place : 2 * place + 2]):

@@ -74,7 +74,7 @@ _ATTRIBUTES = {
     "industry": ("SaaS", " saas ", "Retail, food", "=\0%/:|", None),
     "Size": (1, 10, 11, "51\u2013200", 5001, 0, "many", None),
     "owner": ("Jo", "Al", ""),
-    "vip": (True, False, None),
+    "segment": (True, False, None),
 }
 _DEALS = ("d1", "d2", "d3")
 _EVENTS = ("Form Submitted", "Signed Up", "Lead Captured")
