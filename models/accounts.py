@@ -292,6 +292,15 @@ class Account:
         milestones = milestones_of(kind, at, self.first_lead, deal.created_at, won)
         return Booked(conversion, touches, credits_of(conversion, at, touches, milestones, self._rules))
 
+    def all_credits(self) -> Iterator[tuple[str, list[Credit]]]:
+        """The credits of every conversion that is booked here, by kind and id."""
+        for path, lead in self.leads.items():
+            yield f"lead:{lead.person}", self.lead_credits(path).credits
+        for name, conversions in self._conversions.items():
+            for conversion in conversions:
+                if conversion.amount is not None:
+                    yield f"{conversion.kind}:{conversion.id}", self.deal_credits(name, conversion).credits
+
     def _window(self, name: str, conversion: Conversion) -> tuple[int, int]:
         kind, at = conversion.kind, conversion.at
         if kind == "refund":

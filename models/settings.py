@@ -142,6 +142,8 @@ class Lanes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     linger_ms: int = 5
     fetch_wait_ms: int = 25
     instance: str = ""
+    version: str = ""
+    preview: bool = False
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,6 +193,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     destinations: dict[str, Destination] = msgspec.field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     delivery: Delivery = Delivery()
+
+    def tables_of(self, lane: str) -> str:
+        """The lane's name as the keys of its tables say it: each version of the rules has its own."""
+        return f"{self.lanes.version}.{lane}" if self.lanes.version else lane
 
     def pipeline(self, name: str | None) -> Pipeline:
         """The pipeline's stages, those of `default` where it is not listed."""

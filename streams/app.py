@@ -7,9 +7,11 @@ Faust hosts them, their timers and, later, the agents for low volumes.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -23,10 +25,11 @@ from mode import Service
 from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from models.times import SECOND, to_text
+from streams import children, config, versions
 from streams.config import redis_client
 from streams.lane import AWAY, Backlog, LaneService
 from streams.reference import rules_from
-from streams.standing import RULES_KEY
+from streams.standing import WORKER_PREFIX
 from streams.topics import create_topics
 from streams.waiting import PAUSE_KEY
 
@@ -34,7 +37,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
 HEARTBEAT_EXPIRY_SECONDS = 10
-PAUSE_POLL_SECONDS = 0.2
+WATCH_SECONDS = 0.2
+PREVIEW_POLL_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 LANE_FAILED, RULES_CHANGED = 70, 75
 """Exit codes with which a worker asks to be started again."""
@@ -45,16 +49,16 @@ class Lanes(Service):
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(**options)
-        self.settings = settings
+        self.settings = self._configured = settings
         self.instance = settings.lanes.instance or f"worker-{os.getpid()}"
         self.lanes: dict[str, LaneService] = {}
-        self._rules = rules_fingerprint(settings).encode()
+        self._rules: bytes | None = None
+        self._previews: dict[str, children.Child] = {}
 
     async def on_start(self) -> None:
         self.redis = redis_client(self.settings, max_connections=64, socket_keepalive=True)
-        rules = rules_from(self.settings)
         await self._until_it_works(self._reach_servers)
-        await self._until_it_works(self._check_rules)
+        rules = rules_from(self.settings)
         backlog = Backlog()
         for name, lane in LANES.items():
             service = self.lanes[name] = LaneService(lane, rules, self.redis, backlog)
@@ -81,22 +85,22 @@ class Lanes(Service):
             pause = min(pause * 2, 5.0)
 
     async def _reach_servers(self) -> None:
-        """Both servers answer; topics that are missing are made."""
+        """Both servers answer, the rules in force are known, topics that are missing are made."""
         await self.redis.ping()
+        await self._take_rules()
         await create_topics(self.settings)
 
-    async def _check_rules(self) -> None:
-        """Tables made under other rules are not added to: wait until they are rebuilt."""
-        mine = self._rules
-        warned = False
-        while not self.should_stop:
-            await self.redis.setnx(RULES_KEY, mine)
-            if await self.redis.get(RULES_KEY) == mine:
-                return
-            if not warned:
-                log.error("the tables were made under other settings: run `touchline rebuild`")
-                warned = True
-            await asyncio.sleep(1.0)
+    async def _take_rules(self) -> None:
+        """Work under the rules that the tables are made under; new tables are made under ours."""
+        version = self._configured.lanes.version
+        self.settings = await versions.in_force(self.redis, self._configured, version or None)
+        where = versions.rules_key(self.settings.lanes.version)
+        await self.redis.setnx(where, rules_fingerprint(self.settings))
+        self._rules = await self.redis.get(where)
+        changes = () if version else versions.changes_between(self.settings, self._configured)
+        if changes:
+            names = ", ".join(change.setting for change in changes)
+            log.warning("the tables keep their rules; `touchline settings preview` tries the file's %s", names)
 
     @Service.task
     async def _fail_with_a_lane(self) -> None:
@@ -111,18 +115,41 @@ class Lanes(Service):
                 os._exit(LANE_FAILED)
 
     @Service.task
-    async def _watch_pause(self) -> None:
+    async def _watch(self) -> None:
+        """Keep pauses, and end once the tables have other rules: begun again, we work under those."""
+        lanes = self.settings.lanes
         while not self.should_stop:
-            await self.sleep(PAUSE_POLL_SECONDS)
+            await self.sleep(WATCH_SECONDS)
             try:
-                token, rules = await self.redis.mget(PAUSE_KEY, RULES_KEY)
+                keys = (PAUSE_KEY, versions.rules_key(lanes.version), versions.LIVE_KEY)
+                token, rules, live = await self.redis.mget(keys)
             except AWAY:
                 continue
             for lane in self.lanes.values():
                 lane.paused = token.decode() if token else ""
-            if rules is not None and rules != self._rules:
-                log.critical("the tables are being rebuilt under other settings: this worker ends")
+            is_other = not lanes.preview and (live or b"").decode() != lanes.version
+            if is_other or rules not in (None, self._rules):
+                log.critical("the tables have other rules now: this worker ends")
                 os._exit(RULES_CHANGED)
+
+    @Service.task
+    async def _keep_previews(self) -> None:
+        """Run a worker process for each preview, so that the live lanes are not held up."""
+        while not (self.should_stop or self.settings.lanes.preview):
+            with contextlib.suppress(*AWAY):
+                wanted = await versions.previews(self.redis)
+                await self._run_previews(set(wanted))
+            await self.sleep(PREVIEW_POLL_SECONDS)
+
+    async def _run_previews(self, wanted: set[str]) -> None:
+        for name in self._previews.keys() - wanted:
+            await self._previews.pop(name).stop()
+        for name in wanted:
+            child = self._previews.get(name)
+            if child is None or child.exit_code is not None:
+                environ = {**os.environ, config.PREVIEW_VARIABLE: name, "TOUCHLINE_INSTANCE": self.instance}
+                command = (sys.executable, "-m", "streams.cli", "worker")
+                self._previews[name] = children.start(f"preview {name}", command, None, env=environ)
 
     @Service.task
     async def _sweep(self) -> None:
@@ -137,11 +164,19 @@ class Lanes(Service):
         while not self.should_stop:
             try:
                 beat = orjson.dumps(self._heartbeat(before))
-                await self.redis.set(f"touchline:workers:{self.instance}", beat, ex=HEARTBEAT_EXPIRY_SECONDS)
+                await self.redis.set(self._beat_key(), beat, ex=HEARTBEAT_EXPIRY_SECONDS)
                 await self._commit_offsets()
             except AWAY as error:
                 log.debug("no heartbeat: %s", error)
             await self.sleep(HEARTBEAT_SECONDS if any(lane.partitions for lane in self.lanes.values()) else 0.2)
+
+    def _beat_key(self) -> str:
+        lanes = self.settings.lanes
+        return (
+            f"touchline:preview-workers:{lanes.version}:{self.instance}"
+            if lanes.preview
+            else WORKER_PREFIX + self.instance
+        )
 
     def _heartbeat(self, before: dict[str, tuple[float, int]]) -> Mapping[str, Any]:
         now = time.monotonic()
@@ -158,7 +193,7 @@ class Lanes(Service):
                 "rate": round(rate, 1),
             }
         at = to_text(time.time_ns() // 1000 // SECOND * SECOND)
-        return {"instance": self.instance, "at": at, "lanes": lanes}
+        return {"instance": self.instance, "version": self.settings.lanes.version, "at": at, "lanes": lanes}
 
     async def _commit_offsets(self) -> None:
         """Tell Kafka too where the lanes stand, so that ordinary lag tools work."""

@@ -41,8 +41,9 @@ from streams import entities, standing
 from streams.config import kafka_options
 from streams.reference import rules_from
 from streams.standing import Place, Standing
-from streams.tables import cell_of, count_tables, key, keys_of, read_counts, waiting_entry
+from streams.tables import cell_of, count_tables, keys_of, read_counts, table_key, waiting_entry
 from streams.topics import INTERNAL, OUTSIDE, full_name
+from streams.versions import rules_key, under
 from streams.waiting import check_pause, pausing, still
 
 STILL_SECONDS = 60.0
@@ -136,8 +137,8 @@ async def audit(redis: Any, settings: Settings, tell: Callable[[int, int], None]
 
 
 async def _check_rules(redis: Any, settings: Settings) -> None:
-    made_under = await redis.get(standing.RULES_KEY)
-    if made_under and made_under.decode() != rules_fingerprint(settings):
+    made_under = await redis.get(rules_key(settings.lanes.version))
+    if made_under and rules_fingerprint(under(settings, made_under)) != rules_fingerprint(settings):
         raise BadInput("settings", "those the tables were made under (or run `touchline rebuild`)", "others")
 
 
@@ -168,18 +169,18 @@ async def _what_moves(redis: Any, settings: Settings, ends: standing.ReadEnds) -
 
 async def _copied(redis: Any, settings: Settings, now: Standing) -> Copy:
     copy = Copy(now)
-    await _copy_cells(redis, copy)
+    await _copy_cells(redis, settings, copy)
     await _copy_waiting(redis, settings, copy)
-    await _copy_listed(redis, copy)
+    await _copy_listed(redis, settings, copy)
     await _copy_counts(redis, settings, copy)
-    names = await entities.names_of(redis, "account")
+    names = await entities.names_of(redis, settings, "account")
     copy.accounts = await entities.parts_at_rest(redis, settings, names)
     return copy
 
 
-async def _copy_cells(redis: Any, copy: Copy) -> None:
+async def _copy_cells(redis: Any, settings: Settings, copy: Copy) -> None:
     """Every cell that there is, whatever conversion, dimension or label it stands under."""
-    for name, fields in (await _hashes(redis, await keys_of(redis, "credits"))).items():
+    for name, fields in (await _hashes(redis, await keys_of(redis, settings, "credits"))).items():
         conversion, _, dimension = name.partition("}:credits:")[2].rpartition(":")
         for each, value in fields.items():
             cell = cell_of(conversion, dimension, each)
@@ -187,14 +188,14 @@ async def _copy_cells(redis: Any, copy: Copy) -> None:
 
 
 async def _copy_waiting(redis: Any, settings: Settings, copy: Copy) -> None:
-    names = [key("accounts", partition, "waiting") for partition in range(settings.partitions)]
+    names = [table_key(settings, "accounts", partition, "waiting") for partition in range(settings.partitions)]
     for fields in (await _hashes(redis, names)).values():
         copy.waiting.update({waiting_entry(entry): reason.decode() for entry, reason in fields.items()})
 
 
-async def _copy_listed(redis: Any, copy: Copy) -> None:
+async def _copy_listed(redis: Any, settings: Settings, copy: Copy) -> None:
     """The accounts that each label of an attribute lists."""
-    names = await keys_of(redis, "where")
+    names = await keys_of(redis, settings, "where")
     pipeline = redis.pipeline(transaction=False)
     for name in names:
         pipeline.smembers(name)
@@ -212,7 +213,7 @@ async def _hashes(redis: Any, names: Sequence[str]) -> dict[str, dict[bytes, byt
 
 async def _copy_counts(redis: Any, settings: Settings, copy: Copy) -> None:
     """Every table of counts that there is, so that a forgotten one is told too."""
-    tables = sorted({table async for table in count_tables(redis)})
+    tables = sorted({table async for table in count_tables(redis, settings)})
     for table, fields in (await read_counts(redis, settings, tables)).items():
         copy.counts.update((Count(table, name), numbers) for name, numbers in fields.items())
 

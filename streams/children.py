@@ -9,10 +9,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from models.errors import Unavailable
 
@@ -27,7 +28,7 @@ _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leash")
 class Child:
     """A running process that writes to `log`; a server answers at `address`."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path, address: str) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path | None, address: str) -> None:
         self.name = name
         self.log = log
         self.address = address
@@ -64,13 +65,14 @@ class Child:
 
     def log_tail(self, lines: int = 15) -> str:
         """The last lines it wrote."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        written = self.log.read_text(errors="replace") if self.log else ""
+        return "\n".join(written.splitlines()[-lines:])
 
 
 def start(
     name: str,
     command: Sequence[str],
-    log: Path,
+    log: Path | None,
     *,
     address: str = "",
     env: Mapping[str, str] | None = None,
@@ -78,19 +80,16 @@ def start(
     keep_open: Sequence[int] = (),
     watchdog: bool = False,
 ) -> Child:
-    """Start a command that ends with us; it appends to `log` and keeps the given files open.
+    """Start a command that ends with us; it appends to `log` (None: writes where we do) and keeps the given files open.
 
     It gets no terminal signals (a session of its own): Ctrl-C is for us to pass on.
     `watchdog` asks for the portable way where the kernel could do it.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(log.with_suffix(".old.log"))
     lifeline = _lifeline() if watchdog or not sys.platform.startswith("linux") else None
     leash = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), str(lifeline or "kernel")]
 
     def launch() -> subprocess.Popen[bytes]:
-        with log.open("ab") as output:
+        with _appending(log) as output:
             return subprocess.Popen(
                 [*leash, *command],
                 stdin=subprocess.DEVNULL,
@@ -103,6 +102,19 @@ def start(
             )
 
     return Child(name, _starter.submit(launch).result(), log, address)
+
+
+@contextlib.contextmanager
+def _appending(log: Path | None) -> Iterator[IO[bytes] | None]:
+    """The log to append to, a new one when it has grown too long; None: our own output."""
+    if log is None:
+        yield None
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_suffix(".old.log"))
+    with log.open("ab") as output:
+        yield output
 
 
 async def ready(child: Child, probe: Callable[[], Awaitable[bool]], seconds: float) -> None:

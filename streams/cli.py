@@ -141,16 +141,82 @@ def topics(create: bool, style: Style) -> None:
     show([msgspec.structs.asdict(row) for row in asyncio.run(listed())], style)
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @in_style
-def settings(style: Style) -> None:
-    """Print the settings in force, secrets masked."""
+@click.pass_context
+def settings(ctx: click.Context, style: Style) -> None:
+    """Print the settings, secrets masked; try others beside them.
+
+    A change of the rules is tried beside the live ones: `preview` begins it, `versions`
+    shows how far it is, `touchline report compare --settings live,NAME` what it changes,
+    `take-over` makes it live.
+    """
+    if ctx.invoked_subcommand is None:
+        _print_settings(style)
+
+
+def _print_settings(style: Style) -> None:
     from streams import config
     from streams.printing import flattened
 
     document = masked(config.load())
     rows = [{"setting": name, "value": value} for name, value in flattened(document).items()]
     show(rows, style, document=document)
+
+
+@settings.command()
+@click.argument("name")
+def preview(name: str) -> None:
+    """Compute NAME beside the live version: the tables under the rules of the file as it is now."""
+    from streams import previews
+
+    begun = on_tables(lambda redis, settings: previews.begin(redis, settings, name), as_configured=True)
+    for change in begun.changes:
+        click.echo(f"{change.setting}: {_json_of(change.old)} → {_json_of(change.new)}")
+    click.echo(f"{name} is being computed; `touchline settings versions` shows how far it is.")
+
+
+@settings.command()
+@in_style
+def versions(style: Style) -> None:
+    """List the live version and the previews, each with its progress."""
+    import msgspec
+
+    from streams import previews
+
+    rows = [msgspec.to_builtins(row) for row in on_tables(previews.listed)]
+    if style == "table":
+        rows = [{**row, "changes": ", ".join(change["setting"] for change in row["changes"])} for row in rows]
+    show(rows, style)
+
+
+@settings.command("take-over")
+@click.argument("name")
+def take_over(name: str) -> None:
+    """Make the preview NAME the live version; its progress must be 1."""
+    from streams import previews
+
+    def say(said: str) -> None:
+        click.echo(said, err=True)
+
+    on_tables(lambda redis, settings: previews.take_over(redis, settings, name, say))
+    click.echo(f"{name} is live.")
+
+
+@settings.command()
+@click.argument("name")
+def drop(name: str) -> None:
+    """Give the preview NAME up and delete its tables."""
+    from streams import previews
+
+    on_tables(lambda redis, settings: previews.drop(redis, settings, name))
+    click.echo(f"{name} is dropped.")
+
+
+def _json_of(value: Any) -> str:
+    from json import dumps
+
+    return dumps(value, ensure_ascii=False)
 
 
 def masked(settings: Any) -> dict[str, Any]:
@@ -186,7 +252,7 @@ def _wait_for_all(what: str, seconds: float | None) -> None:
     from streams.waiting import until_caught_up
 
     with progress_of(what) as tell:
-        lag = on_tables(lambda redis, settings: until_caught_up(redis, settings, seconds, tell))
+        lag = on_tables(lambda redis, settings: until_caught_up(redis, settings, seconds, tell), as_configured=True)
     if lag:
         raise TouchlineError(f"not everything is in the totals after {seconds:g} s: {lag}")
 
@@ -232,7 +298,7 @@ def rebuild(yes: bool, waits: bool, timeout: float | None) -> None:
 
     if not yes:
         click.confirm("Empty all tables and compute them anew from Kafka?", abort=True)
-    if not on_tables(tables.rebuild):
+    if not on_tables(tables.rebuild, as_configured=True):
         click.echo("The tables are empty. No worker is at work yet; `touchline wait` tells when all is counted.")
         return
     click.echo("The tables are empty; workers compute them anew.")

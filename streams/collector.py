@@ -103,6 +103,10 @@ class Collector:
         self._keys = frozenset(settings.web.write_keys)
         self._reading_bytes = 0
 
+    def follow(self, settings: Settings) -> None:
+        """Go on under other rules."""
+        self._settings = settings
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path = scope["path"].rstrip("/")

@@ -18,9 +18,9 @@ in_style = click.option(
 )
 
 
-def on_tables(work: Callable[[Any, Settings], Awaitable[T]]) -> T:
-    """The result of `work(redis, settings)` with the settings in force."""
-    from streams import config
+def on_tables(work: Callable[[Any, Settings], Awaitable[T]], *, as_configured: bool = False) -> T:
+    """The result of `work(redis, settings)` under the rules of the live tables, or `as_configured` in the file."""
+    from streams import config, versions
     from streams.answers import translated
 
     quiet_clients()
@@ -29,7 +29,7 @@ def on_tables(work: Callable[[Any, Settings], Awaitable[T]]) -> T:
         settings = config.load()
         async with config.redis_client(settings) as redis:
             with translated():
-                return await work(redis, settings)
+                return await work(redis, settings if as_configured else await versions.in_force(redis, settings))
 
     return asyncio.run(connected())
 

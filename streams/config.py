@@ -20,12 +20,14 @@ import msgspec
 from msgspec.structs import replace
 
 from models.errors import BadInput
-from models.settings import Settings, parse_settings
+from models.settings import Lanes, Settings, parse_settings
 
 FILE = "touchline.toml"
 DEV_FOLDER = ".touchline"
 DEV_FILE = "dev.json"
 DEV_LOCK = "dev.lock"
+PREVIEW_VARIABLE = "TOUCHLINE_PREVIEW"
+"""Names the version that a worker computes beside the live one; set by the worker that starts it."""
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -54,8 +56,14 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None, *, f
         environ.get("TOUCHLINE_REDIS", ""),
         environ.get("TOUCHLINE_WEB", ""),
     )
-    instance = environ.get("TOUCHLINE_INSTANCE")
-    return replace(settings, lanes=replace(settings.lanes, instance=instance)) if instance else settings
+    return replace(settings, lanes=_named(settings.lanes, environ))
+
+
+def _named(lanes: Lanes, environ: Mapping[str, str]) -> Lanes:
+    """This worker's name, and the preview that it computes where it was started for one."""
+    instance = environ.get("TOUCHLINE_INSTANCE", lanes.instance)
+    version = environ.get(PREVIEW_VARIABLE, "")
+    return replace(lanes, instance=instance, version=version, preview=bool(version))
 
 
 def running_dev(folder: Path) -> Running | None:

@@ -54,12 +54,13 @@ async def _read_spread(redis: Any, settings: Settings, names: Sequence[str]) -> 
 
 def _key(settings: Settings, kind: str, name: str) -> str:
     partition = partition_of(lanes.id_of(name), settings.partitions)
-    return key(lanes.lane_of(name), partition, kind, name)
+    return key(settings.tables_of(lanes.lane_of(name)), partition, kind, name)
 
 
-async def names_of(redis: Any, kind: str) -> list[str]:
+async def names_of(redis: Any, settings: Settings, kind: str) -> list[str]:
     """Every entity of a kind that is kept; looks at each key in Redis, so not for reports."""
     names = []
-    async for found in redis.scan_iter(match=f"{{{lanes.LANE_OF_ENTITY[kind]}:*}}:e:{kind}:*", count=_SCANNED_AT_ONCE):
+    lane = settings.tables_of(lanes.LANE_OF_ENTITY[kind])
+    async for found in redis.scan_iter(match=f"{{{lane}:*}}:e:{kind}:*", count=_SCANNED_AT_ONCE):
         names.append(found.decode().partition("}:e:")[2])
     return names

@@ -118,12 +118,13 @@ class LaneService:
         self._most_records = self.settings.lanes.batch_facts
         self._redis = redis
         self._build = lanes.builder(rules)
+        self._topics = {full_name(self.settings, topic): topic for topic in self.topics}
         self._tables: dict[int, Tables] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._can_publish = False
         self.consumer = AIOKafkaConsumer(
             **kafka_options(self.settings),
-            group_id=f"{self.settings.topic_prefix}touchline-{lane.name}",
+            group_id=f"{self.settings.topic_prefix}touchline-{self.settings.tables_of(lane.name)}",
             group_instance_id=f"{self.settings.lanes.instance}-{lane.name}" if self.settings.lanes.instance else None,
             session_timeout_ms=int(self.settings.kafka.session_timeout_seconds * 1000),
             heartbeat_interval_ms=1000,
@@ -159,8 +160,7 @@ class LaneService:
         if fetcher := getattr(self.consumer, "_fetcher", None):
             # aiokafka has no option for it: how long a partition's waiting records keep others from being fetched.
             fetcher._prefetch_backoff = PREFETCH_BACKOFF_SECONDS
-        names = [full_name(self.settings, topic) for topic in self.topics]
-        self.consumer.subscribe(names, listener=_Rebalance(self))
+        self.consumer.subscribe(list(self._topics), listener=_Rebalance(self))
 
     async def stop(self) -> None:
         """Finish the batches under way and leave; within DRAIN_SECONDS."""
@@ -199,7 +199,7 @@ class LaneService:
 
     def _new_tables(self, partition: int) -> Tables:
         share = max(self.settings.lanes.cached_states // self.settings.partitions, 100)
-        return Tables(self._redis, self.lane.name, partition, share)
+        return Tables(self._redis, self.settings.tables_of(self.lane.name), partition, share)
 
     async def release(self, partitions: Iterable[int]) -> None:
         """Let the batches under way finish, for a while, and give the partitions up."""
@@ -279,8 +279,7 @@ class LaneService:
         finally:
             self._fetching.discard(task)
         self._note_backlog(partition, sum(map(len, polled.values())))
-        prefix = len(self.settings.topic_prefix)
-        return {place.topic[prefix:]: records for place, records in polled.items() if records}
+        return {self._topics[place.topic]: records for place, records in polled.items() if records}
 
     def _linger_seconds(self, partition: int) -> float:
         """How long to let records gather before they are fetched.
@@ -415,7 +414,7 @@ class LaneService:
                 number = tables.book.sent[place] = tables.book.sent.get(place, 0) + 1
                 envelope = Envelope(tables.book.run, self.lane.name, tables.partition, number, msgspec.Raw(pack(some)))
                 yield Outgoing(topic, partition, pack(envelope))
-        for refusal in batch.refusals:
+        for refusal in () if self.settings.lanes.preview else batch.refusals:
             yield Outgoing(DEAD_LETTERS, tables.partition, dead_letter(refusal, self.lane.name))
 
     def _by_place(self, messages: Iterable[Message]) -> dict[tuple[str, int], list[Message]]:

@@ -22,6 +22,7 @@ from models.errors import TouchlineError, Unavailable
 from models.money import DECIMALS
 from models.settings import Settings
 from streams.answers import translated
+from streams.tables import key
 
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
@@ -86,6 +87,10 @@ class Live:
         self._pages: set[Page] = set()
         self._opened = asyncio.Event()
         self._closing = False
+
+    def follow(self, settings: Settings) -> None:
+        """Go on under other rules."""
+        self._settings = settings
 
     @property
     def pages(self) -> int:
@@ -182,7 +187,7 @@ async def newest_touches(redis: Redis, settings: Settings) -> list[Row]:
     """The newest touches of all accounts, newest first; each accounts partition keeps its own."""
     pipeline = redis.pipeline(transaction=False)
     for partition in range(settings.partitions):
-        pipeline.lrange(f"{{accounts:{partition}}}:newest", 0, NEWEST - 1)
+        pipeline.lrange(key(settings.tables_of("accounts"), partition, "newest"), 0, NEWEST - 1)
     lists = await pipeline.execute()
     touches = (msgspec.json.decode(touch) for each in lists for touch in each)
     return heapq.nlargest(NEWEST, touches, key=lambda touch: touch["at"])

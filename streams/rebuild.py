@@ -11,12 +11,15 @@ import asyncio
 import time
 from typing import Any
 
+from msgspec.structs import replace
+
 from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from streams import standing
-from streams.standing import Ends, LanePartition
-from streams.tables import batched, key
+from streams.standing import RUN_KEY, Ends, LanePartition
+from streams.tables import batched, table_key
 from streams.topics import INTERNAL
+from streams.versions import in_force, rules_key
 from streams.waiting import POLL_SECONDS, check_pause, pausing
 
 TAKEN_UP_SECONDS = 30.0
@@ -26,17 +29,20 @@ _KEPT = (b"epoch", b"rebuilding")
 
 
 async def rebuild(redis: Any, settings: Settings) -> bool:
-    """Empty the tables and begin again; True when running workers have taken that up, False without any.
+    """Empty the live tables and begin again under the rules of `settings`.
+
+    True when running workers have taken that up, False without any.
 
     Workers need not be stopped. Raises Unavailable when Kafka is away or another rebuild
     takes over; whatever was done by then is done again the next time.
     """
+    settings = replace(settings, lanes=(await in_force(redis, settings)).lanes)
     async with standing.ends_reader(settings) as ends, pausing(redis, by_force=True) as token:
         await ends(INTERNAL)  # nothing is emptied while Kafka cannot be asked
         await _fence(redis, settings)
         await _empty(redis, settings)
-        await redis.setnx(standing.RUN_KEY, 1)
-        run = await redis.incr(standing.RUN_KEY)
+        await redis.setnx(RUN_KEY, 1)
+        run = await redis.incr(RUN_KEY)
         await _begin(redis, settings, run, await ends(INTERNAL))
         await check_pause(redis, token)
         await _open(redis, settings)
@@ -51,16 +57,16 @@ async def _fence(redis: Any, settings: Settings) -> None:
     """Nobody can take a partition any more, and nobody who has one can commit."""
     pipeline = redis.pipeline(transaction=False)
     for place in _places(settings):
-        pipeline.hset(key(*place, "book"), "rebuilding", 1)
-        pipeline.hincrby(key(*place, "book"), "epoch", 1)
+        pipeline.hset(table_key(settings, *place, "book"), "rebuilding", 1)
+        pipeline.hincrby(table_key(settings, *place, "book"), "epoch", 1)
     await pipeline.execute()
 
 
 async def _empty(redis: Any, settings: Settings) -> None:
     """Delete every key of every lane but the books, which hold the fence."""
-    books = {key(*place, "book").encode() for place in _places(settings)}
+    books = {table_key(settings, *place, "book").encode() for place in _places(settings)}
     for lane in LANES:
-        keys = [each async for each in redis.scan_iter(match=f"{{{lane}:*", count=_SCANNED_AT_ONCE)]
+        keys = [each async for each in redis.scan_iter(match=f"{{{settings.tables_of(lane)}:*", count=_SCANNED_AT_ONCE)]
         for some in batched((each for each in keys if each not in books), _DELETED_AT_ONCE):
             pipeline = redis.pipeline(transaction=False)
             for each in some:
@@ -71,20 +77,20 @@ async def _empty(redis: Any, settings: Settings) -> None:
 async def _begin(redis: Any, settings: Settings, run: int, ends: Ends) -> None:
     """Write the new run's books: internal topics from now on, facts from the first."""
     for lane, partition in _places(settings):
-        book = key(lane, partition, "book")
+        book = table_key(settings, lane, partition, "book")
         internal = LANES[lane].internal
         former = [field for field in await redis.hkeys(book) if field not in _KEPT]
         if former:
             await redis.hdel(book, *former)
         fields = {"run": run, "commit": 0, f"offset:{internal}": ends[internal, partition]}
         await redis.hset(book, mapping=fields)
-    await redis.set(standing.RULES_KEY, rules_fingerprint(settings))
+    await redis.set(rules_key(settings.lanes.version), rules_fingerprint(settings))
 
 
 async def _open(redis: Any, settings: Settings) -> None:
     pipeline = redis.pipeline(transaction=False)
     for place in _places(settings):
-        pipeline.hdel(key(*place, "book"), "rebuilding")
+        pipeline.hdel(table_key(settings, *place, "book"), "rebuilding")
     await pipeline.execute()
 
 

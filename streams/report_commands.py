@@ -50,13 +50,41 @@ def credits(model: str, by: str, style: Style, **asked: Any) -> None:
 
 @report.command()
 @click.option("--models", required=True, metavar="A,B,…", help=", ".join(MODELS))
+@click.option("--settings", "versions", metavar="live,NAME", help="Under two versions of the settings.")
 @_asks
-def compare(models: str, by: str, style: Style, **asked: Any) -> None:
-    """The same under several models side by side."""
+def compare(models: str, versions: str | None, by: str, style: Style, **asked: Any) -> None:
+    """The same under several models side by side, or under two versions of the settings."""
     names = [name.strip() for name in models.split(",") if name.strip()]
+    if versions:
+        _compare_versions(versions, names, by, style, asked)
+        return
     rows = on_tables(lambda redis, settings: reports.compare(redis, settings, models=names, by=by, **asked))
     numbers = [f"{name}.{each}" for name in names for each in ("count", "amount")]
     show(rows, style, ("period", by, *numbers, "currency"), millionths=True, missing=NO_VALUE)
+
+
+def _compare_versions(versions: str, models: list[str], by: str, style: Style, asked: dict[str, Any]) -> None:
+    from streams import side_by_side
+
+    names = [name.strip() for name in versions.split(",") if name.strip()]
+    document = on_tables(
+        lambda redis, settings: side_by_side.compare(redis, settings, names=names, models=models, by=by, **asked)
+    )
+    if style == "table":
+        click.echo(_affected(document))
+    show(document["rows"], style, ("period", by), document=document, millionths=True, missing=NO_VALUE)
+
+
+def _affected(document: Document) -> str:
+    old, new = document["settings"]
+    affected = document["affected"]
+    words = (
+        "not counted"
+        if affected is None
+        else f"{affected['touches']:,} touches, {affected['conversions']:,} conversions"
+    )
+    warning = "" if document["same_facts"] else f"; {new} has read {document['progress']:.1%} of the facts so far"
+    return f"old: {old}, new: {new}; affected: {words}{warning}"
 
 
 @report.command()

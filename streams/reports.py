@@ -142,7 +142,7 @@ async def _sums(redis: Any, settings: Settings, query: Query) -> Sums:
     """The cells asked for, added up over partitions and days."""
     pipeline = redis.pipeline(transaction=False)
     for partition in range(settings.partitions):
-        pipeline.hgetall(key("accounts", partition, "credits", query.conversion, query.dimension))
+        pipeline.hgetall(key(settings.tables_of("accounts"), partition, "credits", query.conversion, query.dimension))
     sums: Sums = {}
     for fields in await pipeline.execute():
         _add(sums, query, fields)
@@ -203,7 +203,7 @@ async def _hashes(redis: Any, settings: Settings, name: str) -> list[dict[bytes,
     """A hash of every accounts partition."""
     pipeline = redis.pipeline(transaction=False)
     for partition in range(settings.partitions):
-        pipeline.hgetall(key("accounts", partition, name))
+        pipeline.hgetall(key(settings.tables_of("accounts"), partition, name))
     hashes: list[dict[bytes, bytes]] = await pipeline.execute()
     return hashes
 

@@ -16,11 +16,10 @@ from models.errors import Unavailable
 from models.lanes import LANES
 from models.settings import Settings
 from streams.config import kafka_options
-from streams.tables import Book, key
+from streams.tables import Book, table_key
 from streams.topics import INTERNAL, full_name
 
 RUN_KEY = "touchline:run"
-RULES_KEY = "touchline:rules"
 WORKER_PREFIX = "touchline:workers:"
 _SCANNED_AT_ONCE = 10_000
 _BACKOFF_MS = 5
@@ -78,8 +77,8 @@ async def read_standing(redis: Any, settings: Settings) -> Standing:
     places = [(lane, partition) for lane in LANES for partition in range(settings.partitions)]
     pipeline = redis.pipeline(transaction=False)
     for place in places:
-        pipeline.hgetall(key(*place, "book"))
-        pipeline.llen(key(*place, "outbox"))
+        pipeline.hgetall(table_key(settings, *place, "book"))
+        pipeline.llen(table_key(settings, *place, "outbox"))
     answers = await pipeline.execute()
     fields = dict(zip(places, answers[::2], strict=True))
     return Standing(

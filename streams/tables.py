@@ -14,7 +14,7 @@ key                                       type    holds
 {accounts:3}:where:<label>                set     the accounts that carry a label (models.filters)
 {accounts:3}:newest                       list    the newest touches as JSON, newest first
 touchline:run                             string  number of the run; a rebuild begins another
-touchline:rules                           string  the rules (settings) that the tables were made under
+touchline:live, :rules, :previews         streams.versions: other versions of the rules have {<name>.accounts:3}:…
 touchline:pause                           string  while it lasts no new facts are taken (audit, rebuild)
 touchline:workers:<instance>              string  a live worker's heartbeat, JSON; expires
 
@@ -124,6 +124,11 @@ def key(lane: str, partition: int, *names: str) -> str:
     return ":".join((f"{{{lane}:{partition}}}", *names))
 
 
+def table_key(settings: Settings, lane: str, partition: int, *names: str) -> str:
+    """A key of a lane partition in the tables of these settings' version."""
+    return key(settings.tables_of(lane), partition, *names)
+
+
 def cell_key(lane: str, partition: int, cell: Cell) -> str:
     """The hash that a cell of the totals stands in."""
     return key(lane, partition, "credits", cell.conversion, cell.dimension)
@@ -151,7 +156,7 @@ async def read_counts(redis: Any, settings: Settings, tables: Sequence[str]) -> 
     pipeline = redis.pipeline(transaction=False)
     for table in tables:
         for place in places:
-            pipeline.hgetall(key(*place, "counts", table))
+            pipeline.hgetall(table_key(settings, *place, "counts", table))
     answers = iter(await pipeline.execute())
     found: dict[str, dict[str, Numbers]] = {}
     for table in tables:
@@ -162,15 +167,18 @@ async def read_counts(redis: Any, settings: Settings, tables: Sequence[str]) -> 
     return found
 
 
-async def count_tables(redis: Any) -> AsyncIterator[str]:
+async def count_tables(redis: Any, settings: Settings) -> AsyncIterator[str]:
     """Every table of counts, some more than once; looks at each key in Redis, so not for reports."""
-    async for name in redis.scan_iter(match="{*}:counts:*", count=_SCANNED_AT_ONCE):
-        yield name.decode().partition("}:counts:")[2]
+    for lane in COUNTING_LANES:
+        match = f"{{{settings.tables_of(lane)}:*}}:counts:*"
+        async for name in redis.scan_iter(match=match, count=_SCANNED_AT_ONCE):
+            yield name.decode().partition("}:counts:")[2]
 
 
-async def keys_of(redis: Any, kind: str) -> list[str]:
+async def keys_of(redis: Any, settings: Settings, kind: str) -> list[str]:
     """Every key of a kind in the accounts lane; looks at each key in Redis, so not for reports."""
-    found = redis.scan_iter(match=f"{{accounts:*}}:{kind}:*", count=_SCANNED_AT_ONCE)
+    match = f"{{{settings.tables_of('accounts')}:*}}:{kind}:*"
+    found = redis.scan_iter(match=match, count=_SCANNED_AT_ONCE)
     return sorted({name.decode() async for name in found})
 
 
@@ -205,11 +213,6 @@ class Book(msgspec.Struct):
             group("seen:"),
             group("sent:"),
         )
-
-
-async def read_book(redis: Any, lane: str, partition: int) -> Book:
-    """The book of a lane partition as it stands now."""
-    return Book.of(await redis.hgetall(key(lane, partition, "book")))
 
 
 class Tables:

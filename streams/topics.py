@@ -27,7 +27,8 @@ from streams.config import kafka_options
 DEAD_LETTERS = "dead-letters"
 ALERTS = "alerts"
 DELIVERIES = "deliveries"
-CHANGES = (ALERTS, DELIVERIES)
+SETTINGS = "settings"
+CHANGES = (ALERTS, DELIVERIES, SETTINGS)
 OUTSIDE = FACT_TOPICS
 INTERNAL = tuple(lane.internal for lane in LANES.values())
 ALL = (*OUTSIDE, DEAD_LETTERS, *INTERNAL, *CHANGES)
@@ -53,8 +54,12 @@ class TopicRow(msgspec.Struct, frozen=True):
 
 
 def full_name(settings: Settings, topic: str) -> str:
-    """The topic's name in Kafka: ours behind the operator's prefix."""
-    return settings.topic_prefix + topic
+    """The topic's name in Kafka: ours behind the operator's prefix.
+
+    Each version of the rules has internal topics of its own, the version's name behind.
+    """
+    version = settings.lanes.version if topic in INTERNAL else ""
+    return f"{settings.topic_prefix}{topic}{'.' if version else ''}{version}"
 
 
 def kind(topic: str) -> Kind:

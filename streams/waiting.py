@@ -18,6 +18,7 @@ from streams import standing
 from streams.lane import AWAY
 from streams.standing import Ends, ReadEnds, Standing
 from streams.topics import INTERNAL, OUTSIDE
+from streams.versions import in_force
 
 PAUSE_KEY = "touchline:pause"
 PAUSE_SECONDS = 20
@@ -75,6 +76,7 @@ class Waiting:
     async def _try(self) -> bool:
         try:
             async with standing.ends_reader(self._settings) as ends:
+                self._settings = await in_force(self._redis, self._settings)
                 await self._until_read(ends)
                 await self._until_drained(ends)
         except (Unavailable, *AWAY) as error:

@@ -14,8 +14,8 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,9 +31,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from models.attribution import MODELS
-from models.errors import BadInput, TouchlineError
+from models.errors import BadInput, TouchlineError, Unavailable
 from models.settings import Settings
-from streams import config
+from streams import config, side_by_side, versions
 from streams.answers import problem, status_of, translated
 from streams.collector import PREFIXES, Collector
 from streams.intake import Intake
@@ -42,6 +42,7 @@ from streams.metrics import Metrics
 
 PAGES = Path(__file__).parent / "pages"
 SHUTDOWN_SECONDS = 10
+RULES_POLL_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75
 """Longer than proxies keep idle connections, so that none sends into one that we just closed."""
 HANG_MILLISECONDS = 60_000
@@ -70,10 +71,11 @@ class CreditsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
 
 class CompareQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `compare`: as of `credits`, with several models, separated by commas."""
+    """The parameters of `compare`: as of `credits`, with several models, or two `settings` versions."""
 
     models: str
     by: str
+    settings: str | None = None
     conversion: str = "won"
     grain: str = "total"
     since: str | None = None
@@ -99,6 +101,10 @@ class Site:
         self._redis = redis
         self._live = live
         self._metrics = metrics
+
+    def follow(self, settings: Settings) -> None:
+        """Go on under other rules."""
+        self._settings = settings
 
     def routes(self) -> list[Route | Mount]:
         """All routes."""
@@ -147,6 +153,9 @@ class Site:
         """The rows of `touchline report compare`."""
         query = msgspec.structs.asdict(_query(request, CompareQuery))
         query["models"] = _names(query["models"])
+        if versions_asked := query.pop("settings"):
+            names = _names(versions_asked)
+            return await side_by_side.compare(self._redis, self._settings, names=names, **query)
         return await _reports().compare(self._redis, self._settings, **query)
 
     async def deal(self, request: Request) -> Any:
@@ -302,14 +311,32 @@ async def _application(settings: Settings) -> AsyncIterator[tuple[Application, L
     metrics.watch("touchline_live_streams", "Live pages open", lambda: live.pages)
     site = Site(settings, intake, redis, live, metrics)
     await intake.start()
-    poller = asyncio.create_task(live.run())
+    collector = Collector(settings, intake, metrics)
+    tasks = [
+        asyncio.create_task(live.run()),
+        asyncio.create_task(_follow_rules(redis, settings, (site, live, collector))),
+    ]
     try:
-        yield Application(Collector(settings, intake, metrics), site, metrics), live
+        yield Application(collector, site, metrics), live
     finally:
-        poller.cancel()
-        await asyncio.gather(poller, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await intake.stop()
         await redis.aclose()
+
+
+async def _follow_rules(redis: Redis, configured: Settings, followers: Sequence[Site | Live | Collector]) -> None:
+    """Tell them the rules of the live version whenever these change; while Redis is away the last ones hold."""
+    told = configured
+    while True:
+        with suppress(Unavailable), translated():
+            now = await versions.in_force(redis, configured)
+            if now != told:
+                for each in followers:
+                    each.follow(now)
+                told = now
+        await asyncio.sleep(RULES_POLL_SECONDS)
 
 
 def _listen(settings: Settings) -> socket.socket:
