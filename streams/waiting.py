@@ -15,6 +15,7 @@ from typing import Any
 from models.errors import Unavailable
 from models.settings import Settings
 from streams import standing
+from streams.answers import translated
 from streams.lane import AWAY
 from streams.standing import Ends, ReadEnds, Standing
 from streams.topics import INTERNAL, OUTSIDE
@@ -75,8 +76,9 @@ class Waiting:
 
     async def _try(self) -> bool:
         try:
-            async with standing.ends_reader(self._settings) as ends:
+            with translated():
                 self._settings = await in_force(self._redis, self._settings)
+            async with standing.ends_reader(self._settings) as ends:
                 await self._until_read(ends)
                 await self._until_drained(ends)
         except (Unavailable, *AWAY) as error:
