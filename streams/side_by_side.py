@@ -1,6 +1,6 @@
 """Two versions of the rules side by side: what each says of the same facts, and how much differs.
 
-    pause ▶ both at the same facts ▶ rows of both, copies of their accounts ▶ go on ▶ differences
+pause ▶ both at the same facts ▶ rows of both, copies of their accounts ▶ go on ▶ differences
 """
 
 import asyncio
@@ -53,13 +53,13 @@ async def compare(
             await _side(redis, name, each, models=models, by=by, **asked)
             for name, each in zip(names, (old, new), strict=True)
         ]
-    affected = await asyncio.to_thread(_affected, *sides)
+    affected = await asyncio.to_thread(_affected, sides[0], sides[1])
     return {
         "settings": list(names),
         "progress": min(progress),
         "same_facts": is_same,
         "affected": affected,
-        "rows": list(_rows(*sides, models, by)),
+        "rows": list(_rows(sides[0], sides[1], models, by)),
     }
 
 
