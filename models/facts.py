@@ -58,6 +58,7 @@ class Hit(Struct, frozen=True, gc=False):
     url: str
     referrer: str
     utm: Utm | None
+    is_listed: bool = False
 
 
 class Identification(Struct, frozen=True, array_like=True):
@@ -65,7 +66,8 @@ class Identification(Struct, frozen=True, array_like=True):
 
     `visitor` is the anonymous id identified as `person` (None: nobody is identified);
     `names` are the person ids made known; `links` pairs (id, id it belongs to);
-    `group` a pair (person, group id); `other_visitor` an alias's anonymous id.
+    `group` a pair (person, group id); `other_visitor` an alias's anonymous id. Here as in
+    a hit, `is_listed` says that its user agent was a known bot's when it arrived.
     """
 
     at: int
@@ -76,6 +78,7 @@ class Identification(Struct, frozen=True, array_like=True):
     links: tuple[tuple[str, str], ...] = ()
     group: tuple[str, str] | None = None
     other_visitor: str | None = None
+    is_listed: bool = False
 
 
 class FormFill(Struct, frozen=True, array_like=True):
@@ -95,6 +98,28 @@ class Unlink(Struct, frozen=True, array_like=True):
     id: str
     key: str
     unlinks: str
+
+
+class Verdict(Struct, frozen=True, array_like=True):
+    """Says of messages of a visitor that they are a bot's, or (`bot` false) that they are none's.
+
+    It is said of those from `begin` to `end`, both included, where these are given, and of
+    no others than `message_ids` where there are any.
+    """
+
+    at: int
+    id: str
+    key: str
+    bot: bool
+    begin: int | None = None
+    end: int | None = None
+    message_ids: tuple[str, ...] = ()
+
+    def covers(self, at: int, message_id: str) -> bool:
+        """Is it said of the message?"""
+        since = self.begin is None or self.begin <= at
+        until = self.end is None or at <= self.end
+        return since and until and (not self.message_ids or message_id in self.message_ids)
 
 
 class TouchFact(Struct, frozen=True, array_like=True):
@@ -179,7 +204,11 @@ class Refund(Struct, frozen=True, array_like=True):
     raw: bytes
 
 
-Fact = Hit | Identification | FormFill | Unlink | TouchFact | ContactChange | AccountChange | DealChange | Refund
+Fact = (
+    Hit | Identification | FormFill | Unlink | Verdict | TouchFact | ContactChange | AccountChange | DealChange | Refund
+)
+IsBot = Callable[[str], bool]
+"""Is this user agent a known bot's?"""
 
 
 class _Campaign(Struct):
@@ -205,6 +234,7 @@ class _Context(Struct):
     campaign: _Campaign | None = None
     page: _Page | None = None
     traits: _Traits | None = None
+    userAgent: str | None = None
 
 
 class _Properties(Struct):
@@ -227,6 +257,11 @@ class _Segment(Struct):
     groupId: Scalar = None
     event: str | None = None
     unlinks: str | None = None
+    bot: bool | None = None
+    messageIds: tuple[Id, ...] | None = None
+    since: str | None = msgspec.field(default=None, name="from")
+    until: str | None = msgspec.field(default=None, name="to")
+    reason: str | None = None
     context: _Context | None = None
     properties: _Properties | None = None
     traits: _Traits | None = None
@@ -307,9 +342,12 @@ class _Billing(Struct):
     receivedAt: str | None = None
 
 
-def decode(topic: str, value: bytes | None, recorded_at: int, settings: Settings) -> Fact:
+def decode(
+    topic: str, value: bytes | None, recorded_at: int, settings: Settings, is_bot: IsBot = lambda agent: False
+) -> Fact:
     """The fact in a Kafka record of `topic` that was recorded at `recorded_at` (µs).
 
+    `is_bot` judges messages that carry no judgement of when they arrived.
     Raises BadInput, naming the field, when the record is no valid fact: the lane sends
     it to the dead letters and goes on.
     """
@@ -323,6 +361,8 @@ def decode(topic: str, value: bytes | None, recorded_at: int, settings: Settings
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message, _, path = str(error).partition(" - at `$")
         raise BadInput(topic + path.strip("`"), message, value[:200].decode(errors="replace")) from None
+    if type(raw) is _Segment and raw.bot is None and raw.context and raw.context.userAgent:
+        raw.bot = is_bot(raw.context.userAgent)
     return _READERS[topic](raw, value, _instant(raw, topic, recorded_at), settings)
 
 
@@ -335,6 +375,7 @@ _KEYS: dict[type, Callable[[Any], str]] = {
     Hit: lambda fact: fact.visitor,
     Identification: lambda fact: fact.key,
     Unlink: lambda fact: fact.key,
+    Verdict: lambda fact: fact.key,
     FormFill: lambda fact: fact.identification.key,
     TouchFact: lambda fact: fact.id,
     ContactChange: lambda fact: fact.person,
@@ -395,7 +436,7 @@ def _read_hit(raw: _Segment, value: bytes, at: int, settings: Settings) -> Hit:
     person = None if raw.userId is None else person_id(raw.userId, settings)
     visitor = _visitor(raw, person, PAGE_VIEWS)
     url, referrer = _page(raw)
-    return Hit(at, raw.messageId, visitor, person, url, referrer, _utm(raw))
+    return Hit(at, raw.messageId, visitor, person, url, referrer, _utm(raw), bool(raw.bot))
 
 
 def _read_form_fill(raw: _Segment, value: bytes, at: int, settings: Settings) -> FormFill:
@@ -431,13 +472,13 @@ def _identify(raw: _Segment, at: int, email: str | None, topic: str, settings: S
     links = ((user, email),) if user and email and user != email else ()
     names = tuple(dict.fromkeys(name for name in (user, email) if name))
     key = _visitor(raw, user or email, topic)
-    return Identification(at, raw.messageId, key, person, names, links)
+    return Identification(at, raw.messageId, key, person, names, links, is_listed=bool(raw.bot))
 
 
-def _read_identity(raw: _Segment, value: bytes, at: int, settings: Settings) -> Identification | Unlink:
+def _read_identity(raw: _Segment, value: bytes, at: int, settings: Settings) -> Identification | Unlink | Verdict:
     reader = _IDENTITY_READERS.get(raw.type or "")
     if reader is None:
-        raise BadInput("identities.type", "identify, alias, group, track or unlink", raw.type)
+        raise BadInput("identities.type", "identify, alias, group, track, unlink or bot", raw.type)
     return reader(raw, at, settings)
 
 
@@ -455,7 +496,7 @@ def _read_alias(raw: _Segment, at: int, settings: Settings) -> Identification:
     names = tuple(dict.fromkeys(name for name in (user, previous) if name))
     key = _visitor(raw, user or previous, IDENTITIES)
     other = as_text(raw.previousId).strip() if user and previous else ""
-    return Identification(at, raw.messageId, key, user, names, links, None, other or None)
+    return Identification(at, raw.messageId, key, user, names, links, None, other or None, bool(raw.bot))
 
 
 def _read_group(raw: _Segment, at: int, settings: Settings) -> Identification:
@@ -465,7 +506,8 @@ def _read_group(raw: _Segment, at: int, settings: Settings) -> Identification:
         raise BadInput("identities.groupId", "the account's id", raw.groupId)
     names = (user,) if user else ()
     key = _visitor(raw, user, IDENTITIES)
-    return Identification(at, raw.messageId, key, user, names, (), (user, group) if user else None)
+    call = (user, group) if user else None
+    return Identification(at, raw.messageId, key, user, names, (), call, is_listed=bool(raw.bot))
 
 
 def _read_track(raw: _Segment, at: int, settings: Settings) -> Identification:
@@ -479,7 +521,16 @@ def _read_unlink(raw: _Segment, at: int, settings: Settings) -> Unlink:
     return Unlink(at, raw.messageId, _visitor(raw, person, IDENTITIES), raw.unlinks)
 
 
-_IDENTITY_READERS: dict[str, Callable[[_Segment, int, Settings], Identification | Unlink]] = {
+def _read_verdict(raw: _Segment, at: int, settings: Settings) -> Verdict:
+    if raw.bot is None:
+        raise BadInput("identities.bot", "true or false", raw.bot)
+    begin = None if raw.since is None else parse_instant(raw.since, "identities.from")
+    end = None if raw.until is None else parse_instant(raw.until, "identities.to")
+    person = person_id(raw.userId, settings)
+    return Verdict(at, raw.messageId, _visitor(raw, person, IDENTITIES), raw.bot, begin, end, raw.messageIds or ())
+
+
+_IDENTITY_READERS: dict[str, Callable[[_Segment, int, Settings], Identification | Unlink | Verdict]] = {
     "identify": _read_identify,
     "alias": _read_alias,
     "group": _read_group,
@@ -487,6 +538,7 @@ _IDENTITY_READERS: dict[str, Callable[[_Segment, int, Settings], Identification 
     "page": _read_track,
     "screen": _read_track,
     "unlink": _read_unlink,
+    "bot": _read_verdict,
 }
 
 

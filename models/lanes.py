@@ -148,7 +148,7 @@ def read(records: Iterable[Record], rules: Rules) -> tuple[list[Item], list[Refu
     settings = rules.settings
     for record in records:
         try:
-            fact = decode(record.topic, record.value, record.recorded_at, settings)
+            fact = decode(record.topic, record.value, record.recorded_at, settings, rules.is_bot)
         except BadInput as error:
             refusals.append(Refusal(record, error))
         else:
@@ -161,7 +161,7 @@ def opened(message: Message, rules: Rules) -> Item:
     if not isinstance(message, Forward):
         return Item(message.to, "", message, None)
     record = Record(message.topic, message.partition, message.offset, message.recorded_at, message.value)
-    fact = decode(message.topic, message.value, message.recorded_at, rules.settings)
+    fact = decode(message.topic, message.value, message.recorded_at, rules.settings, rules.is_bot)
     return Item(message.to, message.topic, fact, record)
 
 

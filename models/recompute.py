@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models.accounts import add_cells_of, takes_part, waiting_of
+from models.bots import is_storm, said_of
 from models.companies import Claim, claims_of, latest
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.counts import Counts, add_counts, table_of, without_zero_counts
@@ -40,6 +41,7 @@ from models.facts import (
     Refund,
     TouchFact,
     Unlink,
+    Verdict,
     decode,
     key_of,
 )
@@ -107,6 +109,7 @@ def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules) -> B
     kept = _Facts(rules)
     for raw in facts:
         _take(kept, RawFact(*raw), books)
+    _leave_out_bots(kept)
     people = _People(kept, rules)
     accounts = _accounts_of(kept, people, rules)
     books.companies = _companies(kept, accounts, rules)
@@ -147,7 +150,7 @@ class _Facts:
 
 def _take(kept: _Facts, raw: RawFact, books: Books) -> None:
     try:
-        fact = decode(raw.topic, raw.value, raw.recorded_at, kept.rules.settings)
+        fact = decode(raw.topic, raw.value, raw.recorded_at, kept.rules.settings, kept.rules.is_bot)
     except BadInput as error:
         books.refusals.append((raw, error))
         return
@@ -170,7 +173,7 @@ def _as_kept(fact: Fact, kept: _Facts) -> Any:
     match fact:
         case PageView():
             origin, path = kept.arrive(fact.url, fact.referrer, fact.utm)
-            return Hit(fact.at, fact.id, origin, path, fact.person)
+            return Hit(fact.at, fact.id, origin, path, fact.person, fact.is_listed)
         case ContactChange():
             return contact_of(fact)
         case _:
@@ -181,6 +184,30 @@ def _rank(fact: Any) -> tuple[int, bytes]:
     """Time, then bytes: as sent where they are kept, else as packed."""
     at = fact.identification.at if isinstance(fact, FormFill) else fact.at
     return at, getattr(fact, "raw", None) or pack(fact)
+
+
+# --- bots -------------------------------------------------------------------------------
+
+_OF_VISITORS = (PAGE_VIEWS, FORM_FILLS, IDENTITIES)
+
+
+def _leave_out_bots(kept: _Facts) -> None:
+    """A bot's hits, form fills and identifications are as if never sent."""
+    for visitor in {name for topic in _OF_VISITORS for name in kept.of(topic)}:
+        verdicts = [fact for fact in kept.of(IDENTITIES)[visitor].values() if isinstance(fact, Verdict)]
+        storms = is_storm(sorted(hit.at for hit in kept.of(PAGE_VIEWS)[visitor].values()))
+        for topic in _OF_VISITORS:
+            facts = kept.of(topic)[visitor]
+            for fact_id in [fact_id for fact_id, fact in facts.items() if _is_bots(fact, verdicts, storms)]:
+                del facts[fact_id]
+
+
+def _is_bots(fact: Any, verdicts: Sequence[Verdict], storms: bool) -> bool:
+    message = fact.identification if isinstance(fact, FormFill) else fact
+    if isinstance(message, Unlink | Verdict):
+        return False
+    said = said_of(verdicts, message.at, message.id)
+    return message.is_listed or storms if said is None else said
 
 
 # --- visitors ---------------------------------------------------------------------------

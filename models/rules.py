@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from models.channels import Classify, classifier
+from models.facts import IsBot
 from models.money import Rates
 from models.referrers import referrer_kind
 from models.settings import Settings
@@ -16,12 +17,14 @@ class Rules:
     """Settings plus what pure code cannot hold itself.
 
     `registrable` gives a host's registrable domain by the public suffix list (None
-    without one); `free_mail` says whether a mail domain gives addresses to anybody.
+    without one); `free_mail` says whether a mail domain gives addresses to anybody;
+    `is_bot` whether a user agent is a known bot's.
     """
 
     settings: Settings
     registrable: Callable[[str], str | None]
     free_mail: Callable[[str], bool]
+    is_bot: IsBot = lambda agent: False
 
     @cached_property
     def classify(self) -> Classify:

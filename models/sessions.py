@@ -19,7 +19,8 @@ DIRECT = Origin()
 class Hit(NamedTuple):
     """A page view as its visitor keeps it; sorts in order of time.
 
-    `origin` is None for a direct hit; `person` the user id it carried.
+    `origin` is None for a direct hit; `person` the user id it carried; `is_listed` says that
+    its user agent was a known bot's.
     """
 
     at: int
@@ -27,6 +28,7 @@ class Hit(NamedTuple):
     origin: Origin | None
     path: str
     person: str | None
+    is_listed: bool = False
 
 
 class Arrival(NamedTuple):

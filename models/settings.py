@@ -36,11 +36,16 @@ class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP door; port 0 takes a free one."""
+    """The HTTP door; port 0 takes a free one.
+
+    Write keys stand in websites for everybody to read; secret ones also withdraw links and
+    say who is a bot.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
     write_keys: tuple[str, ...] = ("dev",)
+    secret_keys: tuple[str, ...] = ()
     max_body_bytes: int = 4 * 1024 * 1024
     address: str = ""
 

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from models.bots import STORM_HITS, STORM_SPAN, Aside, is_storm, said_of
 from models.channels import Origin
 from models.entity import Conflict, Contents, Outcome, reports
-from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink
+from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink, Verdict
 from models.facts import Hit as HitFact
 from models.identity import Link
 from models.reports import (
@@ -39,7 +40,8 @@ from models.rules import Rules
 from models.sessions import DIRECT, Arrive, Hit, arrivals, current_source, cut, opens_session, web_touches
 from models.touches import FORM_FILL, Touch, site_touch
 
-_ID, _FILL, _UNLINK, _SESSION = "i", "F", "x", "s"
+_ID, _FILL, _UNLINK, _VERDICT, _SESSION = "i", "F", "x", "v", "s"
+_KIND_OF = {Identification: _ID, Unlink: _UNLINK, Verdict: _VERDICT}
 
 
 class Mark(NamedTuple):
@@ -74,12 +76,14 @@ class _Packed(msgspec.Struct, array_like=True):
     origin_rows: bytes | list[int]
     path_rows: bytes | list[int]
     person_rows: bytes | list[int]
+    listed_rows: bytes | list[int] = b""
 
 
 _unpack_session = msgspec.msgpack.Decoder(_Packed).decode
 _unpack_identification = msgspec.msgpack.Decoder(Identification).decode
 _unpack_fill = msgspec.msgpack.Decoder(FormFill).decode
 _unpack_unlink = msgspec.msgpack.Decoder(Unlink).decode
+_unpack_verdict = msgspec.msgpack.Decoder(Verdict).decode
 _unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
 _unpack_pair = msgspec.msgpack.Decoder(tuple[str, str]).decode
 _UUID_FIELDS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
@@ -108,7 +112,7 @@ class Session:
         hits = self.hits
         if len(hits) == 1:
             return _pack_single(hits[0])
-        at, ids, origins, paths, persons = zip(*hits, strict=True)
+        at, ids, origins, paths, persons, listed = zip(*hits, strict=True)
         gaps = [later - earlier for earlier, later in pairwise(at)]
         tables = (_tabled(origins), _tabled(persons))
         known_paths = {path: row for row, path in enumerate(dict.fromkeys(paths))}
@@ -117,7 +121,7 @@ class Session:
             _Packed(
                 at[0], gaps, _pack_ids(list(ids)),
                 tables[0][0], list(known_paths), tables[1][0],
-                tables[0][1], path_rows, tables[1][1],
+                tables[0][1], path_rows, tables[1][1], _numbers(listed),
             )
         )  # fmt: skip
 
@@ -126,7 +130,7 @@ def _pack_single(hit: Hit) -> bytes:
     """The most common session, without any table."""
     origin = [] if hit.origin is None else [hit.origin]
     person = [] if hit.person is None else [hit.person]
-    rows = b"\1" if origin else b"", b"", b"\1" if person else b""
+    rows = b"\1" if origin else b"", b"", b"\1" if person else b"", b"\1" if hit.is_listed else b""
     return pack(_Packed(hit.at, [], _pack_ids([hit.id]), origin, [hit.path], person, *rows))
 
 
@@ -138,12 +142,12 @@ def _tabled(values: Sequence[Any]) -> tuple[list[Any], bytes | list[int]]:
     return list(known), _numbers([0 if value is None else known[value] for value in values])
 
 
-def _numbers(rows: list[int]) -> bytes | list[int]:
+def _numbers(rows: Sequence[int]) -> bytes | list[int]:
     """A byte a number while all fit one; nothing at all while all are 0."""
     most = max(rows)
     if most == 0:
         return b""
-    return bytes(rows) if most < 256 else rows
+    return bytes(rows) if most < 256 else list(rows)
 
 
 def _pack_ids(ids: list[str]) -> list[str] | bytes:
@@ -168,12 +172,11 @@ def unpack_session(value: bytes) -> list[Hit]:
     none = [0] * len(ids)
     origins, persons = [None, *kept.origins], [None, *kept.persons]
     at, hits = kept.first_at, []
-    rows = zip(
-        ids, [0, *kept.gaps], kept.origin_rows or none, kept.path_rows or none, kept.person_rows or none, strict=True
-    )
-    for hit_id, gap, origin, path, person in rows:
+    columns = (kept.origin_rows, kept.path_rows, kept.person_rows, kept.listed_rows)
+    rows = zip(ids, [0, *kept.gaps], *(column or none for column in columns), strict=True)
+    for hit_id, gap, origin, path, person, listed in rows:
         at += gap
-        hits.append(Hit(at, hit_id, origins[origin], kept.paths[path], persons[person]))
+        hits.append(Hit(at, hit_id, origins[origin], kept.paths[path], persons[person], bool(listed)))
     return hits
 
 
@@ -181,8 +184,8 @@ class Visitor:
     """One visitor's state; see `Entity` for what a lane does with it."""
 
     __slots__ = (
-        "_all_stale", "_changed", "_dirty", "_gone", "_ids", "_marks", "_site",
-        "alias_marks", "fills", "identifications", "name", "roots", "sessions", "tag", "told", "unlinks",
+        "_all_stale", "_aside", "_changed", "_dirty", "_gone", "_ids", "_marks", "_site", "_storms",
+        "alias_marks", "fills", "identifications", "name", "roots", "sessions", "tag", "told", "unlinks", "verdicts",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, site: Site) -> None:
@@ -192,11 +195,14 @@ class Visitor:
         self.identifications: dict[str, Identification] = {}
         self.fills: dict[str, FormFill] = {}
         self.unlinks: dict[str, Unlink] = {}
+        self.verdicts: dict[str, Verdict] = {}
         self.alias_marks: dict[str, Mark] = {}
         self.roots: dict[str, tuple[str, str]] = {}
         self.sessions: list[Session] = []
+        self._aside = Aside()
         self._load(parts)
         self._ids = {hit.id: hit.at for session in self.sessions for hit in session.hits}
+        self._storms = self._is_storming()
         self._marks: list[Mark] | None = None
         self._dirty: Changes = {}
         self._changed: dict[int, Session] = {}
@@ -218,6 +224,10 @@ class Visitor:
                     self.fills[id_in(name)] = _unpack_fill(value)
                 case "x":
                     self.unlinks[id_in(name)] = _unpack_unlink(value)
+                case "v":
+                    self.verdicts[id_in(name)] = _unpack_verdict(value)
+                case "b":
+                    self._aside.load(value)
                 case "M":
                     at, person = _unpack_mark(value)
                     self.alias_marks[name] = Mark(at, id_in(name), person)
@@ -238,27 +248,33 @@ class Visitor:
         match fact:
             case HitFact():
                 return self._apply_hit(fact)
-            case Identification():
-                rival = self._displace(self.unlinks, _UNLINK, fact)
-                return rival or self._keep(self.identifications, _ID, fact, fact.at, fact.id, IDENTITIES)
             case FormFill():
                 named = fact.identification
                 return self._keep(self.fills, _FILL, fact, named.at, named.id, FORM_FILLS)
-            case Unlink():
-                rival = self._displace(self.identifications, _ID, fact)
-                return rival or self._keep(self.unlinks, _UNLINK, fact, fact.at, fact.id, IDENTITIES)
+            case Identification() | Unlink() | Verdict():
+                return self._apply_identity(fact)
         raise TypeError(f"no fact of a visitor: {fact!r}")
 
-    def _displace(self, others: dict[str, Any], kind: str, fact: Identification | Unlink) -> Conflict | None:
-        """Drop a fact of the other sort with the same id where it is the greater; Conflict where it stands."""
-        other = others.get(fact.id)
-        if other is None:
-            return None
-        if (other.at, pack(other)) < (fact.at, pack(fact)):
-            return Conflict(IDENTITIES, fact.id, other.at)
-        del others[fact.id]
-        self._dirty[f"{kind}:{fact.id}"] = None
-        return None
+    def _apply_identity(self, fact: Identification | Unlink | Verdict) -> Conflict | None:
+        """Keep the smallest of the facts with one id, of whatever sort."""
+        sorts: dict[str, dict[str, Any]] = {
+            _ID: self.identifications, _UNLINK: self.unlinks, _VERDICT: self.verdicts,
+        }  # fmt: skip
+        kind = _KIND_OF[type(fact)]
+        displaced = None
+        for other in sorts.keys() - {kind}:
+            rival = sorts[other].get(fact.id)
+            if rival is None:
+                continue
+            if (rival.at, pack(rival)) < (fact.at, pack(fact)):
+                return Conflict(IDENTITIES, fact.id, rival.at)
+            del sorts[other][fact.id]
+            self._dirty[f"{other}:{fact.id}"] = None
+            displaced = Conflict(IDENTITIES, fact.id, fact.at)
+        conflict = self._keep(sorts[kind], kind, fact, fact.at, fact.id, IDENTITIES)
+        if kind == _VERDICT or displaced:
+            self._judge_anew()
+        return conflict or displaced
 
     def _keep(self, kept: dict[str, Any], kind: str, fact: Any, at: int, fact_id: str, topic: str) -> Conflict | None:
         """Keep the fact, the smaller of two with one id."""
@@ -283,24 +299,91 @@ class Visitor:
 
     def _apply_hit(self, fact: HitFact) -> Conflict | None:
         origin, path = self._site.arrive(fact.url, fact.referrer, fact.utm)
-        hit = Hit(fact.at, fact.id, origin, path, fact.person)
-        known_at = self._ids.get(hit.id)
-        if known_at is None:
-            self._insert(hit)
-            return None
-        known = self._find(hit.id, known_at)
+        hit = Hit(fact.at, fact.id, origin, path, fact.person, fact.is_listed)
+        if hit.id in self._ids or hit.id in self._aside.hits:
+            return self._meet(hit)
+        self._take(hit)
+        return None
+
+    def _meet(self, hit: Hit) -> Conflict | None:
+        """Of the hit and one known with its id, keep the smaller."""
+        known = self._find(hit.id)
         if known == hit:
             return None
         if (known.at, pack(known)) <= (hit.at, pack(hit)):
             return Conflict(PAGE_VIEWS, hit.id, known.at)
         self._remove(known)
-        self._insert(hit)
+        self._take(hit)
+        self._judge_anew()
         self._restate()
         return Conflict(PAGE_VIEWS, hit.id, hit.at)
 
-    def _find(self, hit_id: str, at: int) -> Hit:
+    def _find(self, hit_id: str) -> Hit:
+        at = self._ids.get(hit_id)
+        if at is None:
+            return self._aside.hits[hit_id]
         session = self.sessions[self._session_at(at)]
         return next(hit for hit in session.hits if hit.id == hit_id)
+
+    # --- bots -----------------------------------------------------------------------
+
+    def _is_bots(self, at: int, message_id: str, is_listed: bool) -> bool:
+        """Is the message a bot's? The latest verdict on it holds, else the list and the storm."""
+        said = said_of(self.verdicts.values(), at, message_id) if self.verdicts else None
+        return is_listed or self._storms if said is None else said
+
+    def _take(self, hit: Hit) -> None:
+        """Take a new hit in, or leave it out; the one that makes a storm takes all others with it."""
+        suspected = hit.is_listed or self._storms or self.verdicts
+        if suspected and self._is_bots(hit.at, hit.id, hit.is_listed):
+            self._aside.add(hit)
+        else:
+            self._insert(hit)
+        if not self._storms and len(self._ids) + len(self._aside.hits) > STORM_HITS:
+            self._storms = is_storm(self._times_near(hit.at))
+            if self._storms:
+                self._sort_out()
+
+    def _times_near(self, at: int) -> list[int]:
+        begin, end = at - STORM_SPAN, at + STORM_SPAN
+        times = self._aside.times_near(at)
+        for session in self.sessions[max(self._session_at(begin), 0) : self._session_at(end) + 1]:
+            first, last = (bisect_left(session.hits, moment, key=lambda hit: hit.at) for moment in (begin, end))
+            times += [hit.at for hit in session.hits[first:last]]
+        return sorted(times)
+
+    def _is_storming(self) -> bool:
+        hits = self._aside.hits
+        if len(self._ids) + len(hits) <= STORM_HITS:
+            return False
+        return is_storm(sorted([*self._ids.values(), *(hit.at for hit in hits.values())]))
+
+    def _judge_anew(self) -> None:
+        """Verdicts or hits have gone: which hits are left out may differ."""
+        self._storms = self._is_storming()
+        self._sort_out()
+
+    def _sort_out(self) -> None:
+        """Leave out the hits that are a bot's, and no others."""
+        hits = sorted([*(hit for session in self.sessions for hit in session.hits), *self._aside.hits.values()])
+        left_out = {hit.id for hit in hits if self._is_bots(hit.at, hit.id, hit.is_listed)}
+        if left_out != self._aside.hits.keys():
+            self._leave_out(hits, left_out)
+        self._restate()
+
+    def _leave_out(self, hits: list[Hit], left_out: set[str]) -> None:
+        for hit in hits:
+            if hit.id in left_out and hit.id in self._ids:
+                self._aside.add(hit)
+            elif hit.id not in left_out and hit.id not in self._ids:
+                self._aside.remove(hit)
+        counted = [hit for hit in hits if hit.id not in left_out]
+        self._ids = {hit.id: hit.at for hit in counted}
+        self._gone.extend(self.sessions)
+        self.sessions = [Session(cut_hits) for cut_hits in cut(counted, self._site.rules)]
+        self._changed = {id(session): session for session in self.sessions}
+
+    # --- sessions -------------------------------------------------------------------
 
     def _session_at(self, at: int) -> int:
         """The number of the last session that begins at or before `at`; -1 before all."""
@@ -345,8 +428,10 @@ class Visitor:
             self._restate()
 
     def _remove(self, hit: Hit) -> None:
-        del self._ids[hit.id]
-        self._recut(hit.at, removing=hit)
+        if self._ids.pop(hit.id, None) is None:
+            self._aside.remove(hit)
+        else:
+            self._recut(hit.at, removing=hit)
 
     def _recut(self, at: int, adding: Hit | None = None, removing: Hit | None = None) -> None:
         """Cut anew from the session before `at` to the next gap that no hit can have moved."""
@@ -427,8 +512,19 @@ class Visitor:
                 )
 
     def _messages(self) -> Iterator[Identification]:
-        yield from self.identifications.values()
-        yield from (fill.identification for fill in self.fills.values())
+        yield from self._identifications()
+        yield from (fill.identification for fill in self._fills())
+
+    def _identifications(self) -> Iterator[Identification]:
+        """Those that count: no bot's."""
+        return (each for each in self.identifications.values() if not self._is_a_bots(each))
+
+    def _fills(self) -> Iterator[FormFill]:
+        """The form fills that count."""
+        return (fill for fill in self.fills.values() if not self._is_a_bots(fill.identification))
+
+    def _is_a_bots(self, message: Identification) -> bool:
+        return self._is_bots(message.at, message.id, message.is_listed)
 
     def owner_at(self, at: int) -> str | None:
         """The person to whom a visit starting at `at` belongs; None while nobody is known."""
@@ -477,7 +573,7 @@ class Visitor:
                 changes[session.stored] = None
             session.stored = name
             changes[name] = session.pack()
-        return {**changes, **self._dirty}
+        return {**changes, **self._dirty, **self._aside.changes()}
 
     def _touch_changes(self) -> tuple[Contents, Contents]:
         """The touches of the sessions that may have changed: as reported, and as they are."""
@@ -553,12 +649,12 @@ class Visitor:
         for person, at in self._first_named().items():
             yield f"person:{person}", f"{KNOWN}:", pack(at)
         withdrawn = {unlink.unlinks for unlink in self.unlinks.values()}
-        said = [(_ID, message) for message in self.identifications.values()]
-        said += [(_FILL, fill.identification) for fill in self.fills.values()]
+        said = [(_ID, message) for message in self._identifications()]
+        said += [(_FILL, fill.identification) for fill in self._fills()]
         for kind, message in said:
             if message.id not in withdrawn:
                 yield from _told_links(kind, message, self.name)
-        for fill in self.fills.values():
+        for fill in self._fills():
             yield from self._told_fill(fill, withdrawn)
         if len(self._persons()) > self._site.rules.settings.identity.persons_per_visitor:
             for person in self._persons():

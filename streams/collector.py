@@ -32,7 +32,8 @@ from models.times import to_text
 from streams.answers import TooLarge, Unauthorized, problem, status_of
 from streams.intake import Intake, Record
 from streams.metrics import Metrics
-from streams.segment import CALLS, Arrival, Message, complete, pack, parse_body, split, topic_of, write_key_of
+from streams.reference import is_bot
+from streams.segment import CALLS, Arrival, complete, pack, parse_body, split, topic_of, write_key_of
 
 Headers = list[tuple[bytes, bytes]]
 Clock = Callable[[], int]
@@ -100,7 +101,8 @@ class Collector:
         self._intake = intake
         self._metrics = metrics
         self._clock = clock
-        self._keys = frozenset(settings.web.write_keys)
+        self._write_keys = frozenset(settings.web.write_keys)
+        self._secret_keys = frozenset(settings.web.secret_keys)
         self._reading_bytes = 0
 
     def follow(self, settings: Settings) -> None:
@@ -147,8 +149,10 @@ class Collector:
         body = await self._read(headers, receive)
         envelope = parse_body(body)
         if not key:
-            self._check(write_key_of(envelope))
-        records = self._records(body, envelope, kind)
+            key = write_key_of(envelope)
+            self._check(key)
+        arrival = Arrival(self._clock(), kind, envelope, key in self._secret_keys)
+        records = self._records(body, arrival)
         started = time.perf_counter()
         await self._intake.publish(records)
         self._metrics.observe_produce_seconds(time.perf_counter() - started)
@@ -156,7 +160,7 @@ class Collector:
             self._metrics.count_message(record.topic)
 
     def _check(self, key: str) -> None:
-        if key not in self._keys:
+        if key not in self._write_keys and key not in self._secret_keys:
             raise Unauthorized("a write key of this server is needed: Basic, ?writeKey= or in the body")
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
@@ -184,15 +188,14 @@ class Collector:
         finally:
             self._reading_bytes -= length
 
-    def _records(self, body: bytes, envelope: Message, kind: str | None) -> list[Record]:
-        arrival = Arrival(self._clock(), kind, envelope)
-        records = (self._record(original, arrival) for original in split(body, envelope, kind))
+    def _records(self, body: bytes, arrival: Arrival) -> list[Record]:
+        records = (self._record(original, arrival) for original in split(body, arrival.envelope, arrival.kind))
         return [record for record in records if record is not None]
 
     def _record(self, original: bytes, arrival: Arrival) -> Record | None:
         """The fact in a message; a dead letter when there is none; None when no topic takes it."""
         try:
-            message = complete(original, arrival)
+            message = complete(original, arrival, is_bot)
             topic = topic_of(message, self._settings.form_events)
             if topic is None:
                 self._metrics.count_message("unused")
@@ -210,7 +213,7 @@ class Collector:
             self._check(_key_in_head(headers, scope["query_string"]))
             return _SOURCE_CONFIG
         key = path.removeprefix("/v1/projects/").removesuffix("/settings")
-        if path != f"/v1/projects/{key}/settings" or key not in self._keys:
+        if path != f"/v1/projects/{key}/settings" or key not in self._write_keys:
             raise NotFound(f"nothing is at {path}")
         host = headers.get(b"host", b"").decode("latin-1")
         destination = {"apiKey": key, "apiHost": f"{host}/v1", "protocol": scope["scheme"]}

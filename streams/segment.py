@@ -13,6 +13,7 @@ from uuid import uuid4
 import msgspec
 
 from models.errors import BadInput
+from models.facts import IsBot
 from models.times import parse_instant, to_text
 
 Message: TypeAlias = dict[str, msgspec.Raw]
@@ -34,21 +35,30 @@ _TOPICS = {
     "alias": "identities",
     "group": "identities",
     "unlink": "identities",
+    "bot": "identities",
 }
+_OPERATORS_OWN = ("unlink", "bot")
 _ABSENT = (b"", b"null", b'""')
+
+
+class _Agent(msgspec.Struct):
+    userAgent: str | None = None
+
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _any = msgspec.json.Decoder()
+_agent = msgspec.json.Decoder(_Agent)
 _encode = msgspec.json.Encoder().encode
 
 
 class Arrival(NamedTuple):
-    """What all messages of one request have in common."""
+    """What all messages of one request have in common; `is_secret` is its key, which no website shows."""
 
     received_at: int
     kind: str | None
     envelope: Message
+    is_secret: bool = False
 
 
 def parse_body(body: bytes) -> Message:
@@ -79,10 +89,10 @@ def write_key_of(envelope: Message) -> str:
     return _text(envelope, "writeKey") or ""
 
 
-def complete(original: bytes, arrival: Arrival) -> Message:
-    """The message with type, id and times filled in, its clock corrected.
+def complete(original: bytes, arrival: Arrival, is_bot: IsBot) -> Message:
+    """The message with type, id and times filled in, its clock corrected and its user agent judged.
 
-    Raises BadInput when it is no object or a time in it is none.
+    Raises BadInput when it is no object, a time in it is none, or its key must not send it.
     """
     try:
         message = _members(original)
@@ -96,7 +106,23 @@ def complete(original: bytes, arrival: Arrival) -> Message:
     if _is_absent(message, "messageId"):
         message["messageId"] = _raw(str(uuid4()))
     _correct_clock(message, arrival.received_at)
+    if _text(message, "type") not in _OPERATORS_OWN:
+        _judge(message, is_bot)
+    elif not arrival.is_secret:
+        raise BadInput("type", "a type that a write key may send (this one needs a secret key)", _text(message, "type"))
     return message
+
+
+def _judge(message: Message, is_bot: IsBot) -> None:
+    """Note as `bot` what the list says today of the user agent; a newer one does not look back."""
+    try:
+        agent = None if _is_absent(message, "context") else _agent.decode(message["context"]).userAgent
+    except msgspec.DecodeError as error:
+        raise BadInput("context.userAgent", f"a string ({error})", _excerpt(bytes(message["context"]))) from None
+    if agent:
+        message["bot"] = msgspec.Raw(b"true" if is_bot(agent) else b"false")
+    else:
+        message.pop("bot", None)
 
 
 def topic_of(message: Message, form_events: Sequence[str]) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 from models.errors import BadInput
 from models.settings import Settings
 from models.times import parse_instant
+from streams.reference import is_bot
 from streams.segment import MOST_MESSAGES, Arrival, complete, pack, parse_body, split, topic_of
 
 RECEIVED = parse_instant("2026-03-01T12:00:10Z", "test")
@@ -16,11 +17,11 @@ FORM_EVENTS = Settings().form_events
 
 def completed(message: dict[str, Any], kind: str | None = "track", batch: dict[str, Any] | None = None) -> Any:
     envelope = parse_body(json.dumps(batch or {}).encode())
-    return json.loads(pack(complete(json.dumps(message).encode(), Arrival(RECEIVED, kind, envelope))))
+    return json.loads(pack(complete(json.dumps(message).encode(), Arrival(RECEIVED, kind, envelope), is_bot)))
 
 
 def topic(message: dict[str, Any]) -> str | None:
-    raw = complete(json.dumps(message).encode(), Arrival(RECEIVED, None, {}))
+    raw = complete(json.dumps(message).encode(), Arrival(RECEIVED, None, {}), is_bot)
     return topic_of(raw, FORM_EVENTS)
 
 
@@ -86,7 +87,7 @@ def test_a_message_takes_sent_at_and_context_over_from_its_batch_where_it_has_no
 def test_what_nothing_reads_stays_as_it_was_sent() -> None:
     original = b'{"messageId":"m","properties":{"price":1.10,"big":123456789012345678901234567890}}'
 
-    packed = pack(complete(original, Arrival(RECEIVED, "track", {})))
+    packed = pack(complete(original, Arrival(RECEIVED, "track", {}), is_bot))
 
     assert b'{"price":1.10,"big":123456789012345678901234567890}' in packed
 
@@ -109,7 +110,6 @@ def test_an_emoji_cut_in_two_does_not_cost_the_batch() -> None:
         ({"type": "identify"}, "identities"),
         ({"type": "alias"}, "identities"),
         ({"type": "group"}, "identities"),
-        ({"type": "unlink"}, "identities"),
         ({"type": "track", "event": "Form Submitted", "anonymousId": "a", "userId": "u"}, "form-fills"),
         ({"type": "track", "event": "Clicked", "anonymousId": "a", "userId": "u"}, "identities"),
         ({"type": "track", "event": "Clicked", "anonymousId": "a", "userId": None}, None),
@@ -141,3 +141,26 @@ def test_a_batch_without_messages_or_with_too_many_is_refused(batch: dict[str, A
 
     with pytest.raises(BadInput, match="batch"):
         split(body, parse_body(body), None)
+
+
+GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+
+
+@pytest.mark.parametrize(("agent", "verdict"), [(GOOGLEBOT, True), ("Mozilla/5.0 Firefox/140.0", False), ("", None)])
+def test_the_list_judges_the_user_agent_as_a_message_arrives(agent: str, verdict: bool | None) -> None:
+    for claimed in ({}, {"bot": True}, {"bot": False}):
+        message = completed({"context": {"userAgent": agent}, **claimed}, kind="page")
+
+        assert message.get("bot") == verdict
+
+
+@pytest.mark.parametrize("kind", ["unlink", "bot"])
+def test_what_unmakes_others_messages_needs_a_secret_key(kind: str) -> None:
+    original = json.dumps({"type": kind, "anonymousId": "v1", "unlinks": "m1", "bot": True}).encode()
+
+    with pytest.raises(BadInput, match="secret key"):
+        complete(original, Arrival(RECEIVED, None, {}, is_secret=False), is_bot)
+
+    message = complete(original, Arrival(RECEIVED, None, {}, is_secret=True), is_bot)
+    assert topic_of(message, FORM_EVENTS) == "identities"
+    assert json.loads(pack(message))["bot"] is True

@@ -89,6 +89,14 @@ _REFERRERS = (
     "https://youtube.com/x", "https://checkout.stripe.com/pay", "https://accounts.google.com/o", "https://shop.site.com/",
     "https://acme.com/", "https://chatgpt.com", "http://localhost:3000/",
 )  # fmt: skip
+_CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+_AGENTS = (
+    _CHROME,
+    _CHROME,
+    "",
+    "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+    "GPTBot/1.2",
+)
 _PATHS = ("/", "/pricing", "/Demo", "")
 _CURRENCIES = (None, "USD", "usd", "EUR", "GBP", "JPY", "KWD", "CHF")
 _AMOUNTS = (None, 0, 1, 100, "66.50", 100000, 99.995, "0.004", "1234.567", 33.335)
@@ -145,14 +153,20 @@ class _World:
     # --- one fact of a kind -------------------------------------------------------------
 
     def message(self) -> Body:
-        return {"messageId": self.id(), "timestamp": self.instant(), "anonymousId": self.one(self.visitors)}
+        body = {"messageId": self.id(), "timestamp": self.instant(), "anonymousId": self.one(self.visitors)}
+        if self.rarely(0.02):
+            body["bot"] = self.one((True, False, None))
+        return {**body, **self.agent()}
+
+    def agent(self) -> Body:
+        return {"context": {"userAgent": self.one(_AGENTS)}} if self.rarely(0.1) else {}
 
     def place(self) -> Body:
         url = f"https://www.site.com{self.one(_PATHS)}{self.one(_QUERIES)}"
         page: Body = {"url": url, "referrer": self.one(_REFERRERS)}
         if self.rarely(0.05):
             page = {"search": self.one(_QUERIES)}
-        context: Body = {"page": page}
+        context: Body = {"page": page, **self.agent().get("context", {})}
         if self.rarely(0.1):
             context["campaign"] = {
                 "source": self.one(("News", "bing", None)),
@@ -275,6 +289,17 @@ class _World:
         body |= {"amount": self.one((1, "10.00", 33.34, 100000, "0.004")), "currency": self.one(_CURRENCIES)}
         self.add("billing", body)
 
+    def verdict(self) -> None:
+        """Says of a visitor's messages, or of some, that they are a bot's or not."""
+        body = {"type": "bot", **self.message(), "bot": self.one((True, True, False)), "reason": "said so"}
+        if self.rarely(0.4):
+            body["messageIds"] = [self.id() for _ in range(self.rng.randrange(4))]
+        if self.rarely(0.3):
+            body["from"] = self.instant()
+        if self.rarely(0.3):
+            body["to"] = self.instant()
+        self.add("identities", body)
+
     # --- several facts at once ----------------------------------------------------------
 
     def visit(self) -> None:
@@ -293,6 +318,17 @@ class _World:
             self.page_view()
             self.facts[-1][1].update(messageId=f"long{number}", anonymousId=visitor, timestamp=to_text(at))
             at += pace
+
+    def storm(self) -> None:
+        """About as many hits as a visitor may have in a minute; sometimes a verdict restores some."""
+        visitor, at = self.one(self.visitors), BEGIN + self.one(self.days) * DAY
+        hits = self.one((300, 301, 302))
+        for number in range(hits):
+            body = {"type": "page", "messageId": f"storm{number}", "anonymousId": visitor, **self.place()}
+            moment = at + number * MINUTE // (hits - self.one((0, 1, 1, 2)))
+            self.add("page-views", {**body, "timestamp": to_text(moment)})
+        if self.rarely(0.5):
+            self.verdict()
 
     def crowd(self) -> None:
         """About as many people as one visitor may be, some of them the same."""
@@ -357,8 +393,9 @@ _KINDS_OF_FACT: tuple[tuple[int, Callable[[_World], None]], ...] = (
     (18, _World.deal_change),
     (7, _World.refund),
     (2, _World.circle),
+    (3, _World.verdict),
 )
-_RARE = (_World.day_long_visit, _World.crowd, _World.many_emails)
+_RARE = (_World.storm, _World.day_long_visit, _World.crowd, _World.many_emails)
 
 
 def world(rng: random.Random, size: int = 40) -> list[RawFact]:
@@ -386,6 +423,11 @@ def _raw(made: _World, topic: str, body: Body) -> RawFact:
     if made.rarely(0.03):
         recorded = parse_instant(body["timestamp"], "timestamp") - made.one((DAY, DAY + 1))
     return topic, json.dumps(dict(entries)).encode(), recorded
+
+
+def without_bots(facts: list[RawFact]) -> list[RawFact]:
+    """The facts less those that bots have a part in."""
+    return [fact for fact in facts if not any(word in fact[1] for word in (b'"bot"', b'"userAgent"', b'"storm'))]
 
 
 def without_ties(facts: list[RawFact]) -> list[RawFact]:
