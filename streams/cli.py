@@ -226,6 +226,7 @@ def masked(settings: Any) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(settings)
     if document["kafka"]["sasl_password"]:
         document["kafka"]["sasl_password"] = _MASK
+    document["web"]["secret_keys"] = [_MASK] * len(document["web"]["secret_keys"])
     document["redis"]["url"] = _without_password(document["redis"]["url"])
     return document
 

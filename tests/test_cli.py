@@ -132,18 +132,19 @@ def test_lanes_are_told_without_kafka(settings: Settings) -> None:
 
 def test_the_settings_in_force_are_shown_without_secrets(empty_folder: Path) -> None:
     (empty_folder / "touchline.toml").write_text(
-        'currency = "EUR"\n[kafka]\nbootstrap = "kafka.example:9092"\nsasl_password = "secret"\n'
-        '[[rates]]\ndate = "2026-01-01"\nfrom = "USD"\nto = "EUR"\nrate = "0.9"\n'
+        'currency = "EUR"\n[kafka]\nbootstrap = "kafka.example:9092"\nsasl_password = "s3cret"\n'
+        '[web]\nsecret_keys = ["s3cret"]\n[[rates]]\ndate = "2026-01-01"\nfrom = "USD"\nto = "EUR"\nrate = "0.9"\n'
     )
-    url = "rediss://user:secret@redis.example:6379/1?password=secret&ssl_cert_reqs=none"
+    url = "rediss://user:s3cret@redis.example:6379/1?password=s3cret&ssl_cert_reqs=none"
 
     document = json.loads(run("settings", "--format", "json", TOUCHLINE_REDIS=url).stdout)
     table = run("settings", TOUCHLINE_REDIS=url).stdout
 
     assert document["currency"] == "EUR"
     assert document["kafka"]["sasl_password"] == "***"
+    assert document["web"]["secret_keys"] == ["***"]
     assert document["redis"]["url"] == "rediss://user:***@redis.example:6379/1?password=***&ssl_cert_reqs=none"
-    assert "secret" not in table
+    assert "s3cret" not in table
     assert ["currency", "EUR"] in [line.split() for line in table.splitlines()]
     assert "kafka.bootstrap" in table
 
