@@ -240,7 +240,7 @@ _MUTATIONS: dict[str, tuple[Any, str, Any]] = {
 
 def _is_found(change: Callable[[Simulation], None] = lambda simulation: None) -> bool:
     """Does one of some examples fail?"""
-    return any(_fails(plan(seed), change) for seed in range(400))
+    return any(_fails(plan(seed), change) for seed in range(1500))
 
 
 def _fails(plan: Plan, change: Callable[[Simulation], None]) -> bool:
