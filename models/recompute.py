@@ -103,12 +103,15 @@ class Books:
         return {stage: list(numbers) for stage, numbers in table_of(self.counts, PIPELINE).items()}
 
 
-def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules) -> Books:
-    """The books of all facts (as RawFact), whatever their order and however often each came."""
+def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules, before: int = _NO_LIMIT) -> Books:
+    """The books of all facts (as RawFact) stamped `before` that instant.
+
+    Their order does not matter, nor how often each came.
+    """
     books = Books()
     kept = _Facts(rules)
     for raw in facts:
-        _take(kept, RawFact(*raw), books)
+        _take(kept, RawFact(*raw), books, before)
     _leave_out_bots(kept)
     people = _People(kept, rules)
     accounts = _accounts_of(kept, people, rules)
@@ -148,11 +151,13 @@ class _Facts:
         return False
 
 
-def _take(kept: _Facts, raw: RawFact, books: Books) -> None:
+def _take(kept: _Facts, raw: RawFact, books: Books, before: int) -> None:
     try:
         fact = decode(raw.topic, raw.value, raw.recorded_at, kept.rules.settings, kept.rules.is_bot)
     except BadInput as error:
         books.refusals.append((raw, error))
+        return
+    if _stamped(fact) >= before:
         return
     if not kept.add(raw.topic, key_of(raw.topic, fact), _id_of(fact), _as_kept(fact, kept)):
         books.conflicts.add((raw.topic, str(_id_of(fact))))
@@ -180,10 +185,15 @@ def _as_kept(fact: Fact, kept: _Facts) -> Any:
             return fact
 
 
+def _stamped(fact: Any) -> int:
+    """The fact's own time."""
+    at: int = fact.identification.at if isinstance(fact, FormFill) else fact.at
+    return at
+
+
 def _rank(fact: Any) -> tuple[int, bytes]:
     """Time, then bytes: as sent where they are kept, else as packed."""
-    at = fact.identification.at if isinstance(fact, FormFill) else fact.at
-    return at, getattr(fact, "raw", None) or pack(fact)
+    return _stamped(fact), getattr(fact, "raw", None) or pack(fact)
 
 
 # --- bots -------------------------------------------------------------------------------
