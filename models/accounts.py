@@ -17,7 +17,7 @@ from models.companies import CHANGE, PASSED_ON, Company
 from models.companies import KINDS as COMPANY_KINDS
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.counts import Counts, add_counts, without_zero_counts
-from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
+from models.deals import Conversion, Deal, booked_as, conversions_of, is_open, open_amount, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
 from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels
@@ -330,7 +330,8 @@ class Account:
     def _book_deal(self, totals: Totals, name: str, conversion: Conversion, sign: int) -> None:
         if conversion.amount is not None:
             credits = self._credits(name, conversion, sign)
-            add_cells(totals.cells, conversion, credits, sign, self._rules)
+            for booked in booked_as(conversion, self.deals[name], self._rules):
+                add_cells(totals.cells, booked, credits, sign, self._rules)
 
     def _credits(self, name: str, conversion: Conversion, sign: int) -> list[Credit]:
         """The credits to book; short ones are remembered until they are taken back."""
@@ -355,7 +356,8 @@ class Account:
 
     def _surroundings(self, deal: Deal) -> Surroundings:
         """What the deal's counts need of its account."""
-        return Surroundings(self.first_lead, first_channel(deal, self._journey_of(deal), self._rules))
+        channel = first_channel(deal, self._journey_of(deal), self._rules)
+        return Surroundings(self.first_lead, channel, self._labels)
 
     def _surrounded(self, change: _Change, every_deal: bool) -> dict[str, Surroundings]:
         """The surroundings of the deals that stay as they are, where the change may reach these."""
@@ -434,10 +436,11 @@ class Account:
         before = after = totals if not old and not new else Totals()
         if moves and after is not totals:
             after = Totals()
-        surrounded = self._surrounded(change, every) if was_booking and books else {}
+        surrounded = self._surrounded(change, every or old != new) if was_booking and books else {}
         if was_booking:
             self._book(before, change, -1, every)
         self._replace(pending)
+        self._labels = new
         if books:
             self._book(after, change, 1, every)
             self._recount(after, surrounded)
@@ -455,7 +458,6 @@ class Account:
         if after is not before:
             self._file(totals, after, new)
         self._list(totals, old, new)
-        self._labels = new
 
     def _change(self, pending: Changes) -> _Change:
         touches = [
@@ -481,8 +483,12 @@ class Account:
         if value is None or name not in self.deals:
             return True
         old, new = self.deals[name], _deal(value)
-        weighed_by = [(deal.created_at, won_at(deal, self._rules), deal.contacts) for deal in (old, new)]
-        return weighed_by[0] != weighed_by[1] or self._conversions[name] != conversions_of(new, self._rules)
+        return self._weighed_by(old) != self._weighed_by(new) or self._conversions[name] != conversions_of(
+            new, self._rules
+        )
+
+    def _weighed_by(self, deal: Deal) -> tuple[object, ...]:
+        return deal.created_at, won_at(deal, self._rules), is_open(deal, self._rules), deal.contacts
 
     def _everything(self, pending: Changes) -> _Change:
         names = {**self.parts, **pending}

@@ -12,6 +12,9 @@ from models.money import to_minor
 from models.rules import Rules
 from models.times import day_of
 
+OPEN = "open"
+"""Kind of conversion: the opportunities of deals that are open now, on the days of their creation."""
+
 
 class Booking(msgspec.Struct, frozen=True, array_like=True, order=True):
     """A refund of the deal: positive minor units."""
@@ -142,6 +145,13 @@ def conversions_of(deal: Deal, rules: Rules) -> list[Conversion]:
         made.append(_conversion("won", deal, moment, rules))
         made.extend(_refund(deal, booking, rules) for booking in deal.refunds)
     return made
+
+
+def booked_as(conversion: Conversion, deal: Deal, rules: Rules) -> list[Conversion]:
+    """The conversions that share its credits: while a deal is open its opportunity is one of the kind `open` too."""
+    if conversion.kind == "opportunity" and is_open(deal, rules):
+        return [conversion, msgspec.structs.replace(conversion, kind=OPEN)]
+    return [conversion]
 
 
 def _conversion(kind: str, deal: Deal, at: int, rules: Rules) -> Conversion:

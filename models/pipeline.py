@@ -34,6 +34,7 @@ from typing import NamedTuple
 from models.conversions import eligible
 from models.counts import Count, Counted, Numbers, field_of
 from models.deals import Conversion, Deal, is_open, lost_at, open_amount, won_at
+from models.filters import NO_LABELS, Labels, parts_of
 from models.flows import MONTHS, Happening, counts_of, lasted
 from models.rules import Rules
 from models.times import HOUR, day_of, number_of, to_text
@@ -69,12 +70,13 @@ class Stay(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What a deal's numbers need beside the deal: when its account was first known, and
-    the channel of the first touch eligible for the opportunity.
+    """What a deal's numbers need beside the deal: when its account was first known, the channel
+    of the first touch eligible for the opportunity, and the labels of the account (models.filters).
     """
 
     lead: int | None = None
     channel: str | None = None
+    labels: Labels = NO_LABELS
 
 
 class Open(NamedTuple):
@@ -269,7 +271,11 @@ def _win(deal: Deal, win: Conversion, day: str, around: Surroundings, zone: str)
 
 def qualities_of(around: Surroundings) -> Mapping[str, str]:
     """The attributes by which the quality of leads is told, each with the deal's value."""
-    return {FIRST_CHANNEL: around.channel or NONE}
+    return {**dict(map(parts_of, around.labels)), FIRST_CHANNEL: around.channel or NONE}
+
+
+def _quality_of(around: Surroundings, attribute: str) -> str | None:
+    return None if attribute == "none" else qualities_of(around).get(attribute, NONE)
 
 
 def _quality(deal: Deal, around: Surroundings, rules: Rules) -> Iterator[tuple[Count, Numbers]]:
@@ -283,7 +289,7 @@ def _open(deal: Deal, stays: Sequence[Stay], around: Surroundings, rules: Rules)
     """The open deal's place in the pipeline, by what tells its chance and by what reports ask for."""
     zone, name, stay = rules.settings.time_zone, pipeline_of(deal), stays[-1]
     numbers, entered = _open_numbers(deal, rules), day_of(stay.begin, zone)
-    quality = qualities_of(around).get(rules.settings.lead_quality)
+    quality = _quality_of(around, rules.settings.lead_quality)
     yield Count(OPEN, field_of(name, stay.stage, entered, quality)), numbers
     yield Count(OPEN_OWNERS, field_of(deal.owner, name, stay.stage, entered, quality)), numbers
     if not numbers.deals:

@@ -21,7 +21,7 @@ from models.bots import is_storm, said_of
 from models.companies import Claim, claims_of, latest
 from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
 from models.counts import Counts, add_counts, table_of, without_zero_counts
-from models.deals import Conversion, Deal, conversions_of, fold, won_at
+from models.deals import Conversion, Deal, booked_as, conversions_of, fold, won_at
 from models.errors import BadInput
 from models.facts import (
     ACCOUNT_CHANGES,
@@ -46,7 +46,7 @@ from models.facts import (
     key_of,
 )
 from models.facts import Hit as PageView
-from models.filters import attribute_counts, cells_under, counts_under, kept_labels, labels_of
+from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels, labels_of
 from models.identity import Link, Root, roots_of
 from models.members import Contact, account_of, contact_of, deal_parent, first_contacts, lead_moment
 from models.pipeline import PIPELINE, Surroundings, deal_counts, first_channel, lead_counts
@@ -562,6 +562,10 @@ class _Filing:
         """Where to add what is booked of an account."""
         return self._own[account] if self._kept.get(account) else (self._books.cells, self._books.counts)
 
+    def labels(self, account: str) -> Labels:
+        """The labels that the account carries."""
+        return self._labels.get(account, NO_LABELS)
+
     def end(self) -> None:
         """Put everything where it belongs."""
         for account, (cells, counts) in self._own.items():
@@ -601,7 +605,9 @@ def _book_deals(
         deal = fold(name, changes, refunds, rules.settings.currency)
         account = _account_of_deal(deal, people, accounts, rules)
         touches = _journey_of(deal, books.journeys.get(account, ()), accounts, rules)
-        _book_deal(books, filing.of(account), deal, touches, first_lead.get(account), rules)
+        channel = first_channel(deal, touches, rules)
+        around = Surroundings(first_lead.get(account), channel, filing.labels(account))
+        _book_deal(books, filing.of(account), deal, touches, around, rules)
 
 
 def _journey_of(deal: Deal, journey: Iterable[Owned], accounts: _Accounts, rules: Rules) -> list[Touch]:
@@ -621,7 +627,7 @@ def _book_deal(
     own: tuple[Cells, Counts],
     deal: Deal,
     journey: Sequence[Touch],
-    lead: int | None,
+    around: Surroundings,
     rules: Rules,
 ) -> None:
     cells, counts = own
@@ -629,11 +635,11 @@ def _book_deal(
     booked = books.deals[deal.id] = {}
     for conversion in conversions:
         if conversion.amount is not None:
-            credits = _deal_credits(deal, conversion, journey, lead, rules)
-            add_cells(cells, conversion, credits, 1, rules)
+            credits = _deal_credits(deal, conversion, journey, around.lead, rules)
+            for kind in booked_as(conversion, deal, rules):
+                add_cells(cells, kind, credits, 1, rules)
             booked[f"{conversion.kind}:{conversion.id}"] = credits
     books.waiting.update(waiting_of(deal, conversions, rules))
-    around = Surroundings(lead, first_channel(deal, journey, rules))
     add_counts(counts, deal_counts(deal, conversions, around, rules))
 
 

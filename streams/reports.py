@@ -22,7 +22,7 @@ Row = dict[str, Any]
 deal = journeys.deal
 journey = journeys.journey
 
-CONVERSIONS = ("lead", "opportunity", "won")
+CONVERSIONS = ("lead", "opportunity", "open", "won")
 GRAINS = {"total": 0, "month": len("2026-04"), "day": len("2026-04-03")}
 """Per grain how much of a day names its period; 0: there is one period, `total`."""
 _ALIASES = {"touch_kind": "kind", "stage": "funnel_stage", "landing": "landing_page"}

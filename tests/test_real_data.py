@@ -369,7 +369,7 @@ def test_the_crm_deals_are_won_in_their_months_and_open_in_their_stages(
 
     books = books_of(mapped_facts(data, CRM))
 
-    assert books.cells == {
+    assert chosen(books.cells, {"opportunity", "won"}, set(oracle.DIMENSIONS)) == {
         (kind, model, dimension, month, "unattributed"): (count, cents)
         for (kind, month), (count, cents) in expected.items()
         for model in MODELS

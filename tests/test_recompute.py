@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from models.attribution import MODELS
 from models.conversions import Cells, numbers_of
+from models.deals import OPEN
 from models.errors import BadInput
 from models.filters import label_in
 from models.recompute import Books, recompute
@@ -120,10 +121,10 @@ def oracle_settings(law: Rules) -> dict[str, Any]:
 
 
 def by_model(cells: Cells) -> Numbers:
-    """Unfiltered cells as the oracle has them: one entry a model, with count and amount."""
+    """Unfiltered cells as the oracle has them: one entry a model, with count and amount; `open` it does not tell."""
     numbers: Numbers = {}
     for cell, vector in cells.items():
-        if label_in(cell.conversion):
+        if label_in(cell.conversion) or cell.conversion == OPEN:
             continue
         row = numbers_of(vector)
         for place, model in enumerate(MODELS):
