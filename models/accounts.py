@@ -379,11 +379,16 @@ class Account:
 
     def totals(self) -> Totals:
         """All that the account's state comes to, as though booked at once."""
-        own, totals = Totals(), Totals()
-        self._book(own, _Change(set(self.leads), set(), set(self.deals), []), 1, True)
-        self._file(totals, own, self.company.labels)
+        totals = Totals()
+        self._file(totals, self.own_totals(), self.company.labels)
         self._list(totals, NO_LABELS, self.company.labels)
         return totals
+
+    def own_totals(self) -> Totals:
+        """What the account comes to, once and under no label."""
+        own = Totals()
+        self._book(own, _Change(set(self.leads), set(), set(self.deals), []), 1, True)
+        return own
 
     def _file(self, totals: Totals, own: Totals, labels: Labels) -> None:
         """Add what the account comes to, itself and under the labels that totals are kept by."""

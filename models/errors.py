@@ -3,6 +3,7 @@
 TouchlineError
 ├── BadInput        a fact, setting or request is wrong: refused, never retried
 ├── NotFound        what was asked for does not exist
+├── NotYet          the answer takes longer than a request may: ask again (retriable)
 ├── Unavailable     a server is away: wait and try again (retriable)
 └── Fenced          another worker owns the partition now: give it up
 """
@@ -26,6 +27,17 @@ class BadInput(TouchlineError):
 
 class NotFound(TouchlineError):
     """Nothing is known under the id that was asked for."""
+
+
+class NotYet(TouchlineError):
+    """The answer is being worked out; `done` of `total` accounts are looked through."""
+
+    retriable = True
+
+    def __init__(self, done: int, total: int) -> None:
+        self.done = done
+        self.total = total
+        super().__init__(f"the answer is being worked out: {done:,} of {total or '?'} accounts; ask again")
 
 
 class Unavailable(TouchlineError):

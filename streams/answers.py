@@ -7,7 +7,7 @@ import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from models.errors import BadInput, Fenced, NotFound, TouchlineError, Unavailable
+from models.errors import BadInput, Fenced, NotFound, NotYet, TouchlineError, Unavailable
 
 
 class Unauthorized(TouchlineError):
@@ -19,6 +19,7 @@ class TooLarge(TouchlineError):
 
 
 STATUS: dict[type[TouchlineError], int] = {
+    NotYet: 202,
     BadInput: 400,
     Unauthorized: 401,
     NotFound: 404,
@@ -29,6 +30,7 @@ STATUS: dict[type[TouchlineError], int] = {
 }
 
 CODES = {
+    202: "not_yet",
     400: "bad_request",
     401: "unauthorized",
     404: "not_found",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from models.filters import Where, parse_where
 from models.settings import Settings
 from streams.printing import STYLES
 
@@ -15,6 +16,20 @@ T = TypeVar("T")
 
 in_style = click.option(
     "--format", "style", type=click.Choice(STYLES), default="table", show_default=True, help="How to print rows."
+)
+
+
+def _conditions(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> Where:
+    return parse_where(given)
+
+
+filtered = click.option(
+    "--where",
+    "where",
+    multiple=True,
+    metavar="ATTRIBUTE=A,B",
+    callback=_conditions,
+    help="Only accounts with one of these values, (none) for no value; several conditions all hold.",
 )
 
 

@@ -7,8 +7,9 @@ import click
 
 from models.attribution import MODELS
 from models.conversions import DIMENSIONS
+from models.filters import Where
 from streams import reports
-from streams.commands import in_style, on_tables
+from streams.commands import filtered, in_style, on_tables
 from streams.journeys import Document
 from streams.printing import Row, Style, money, show
 
@@ -31,6 +32,7 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--grain", default="total", show_default=True, help=", ".join(reports.GRAINS)),
         click.option("--from", "since", metavar="DAY", help="First day, such as 2026-04-01."),
         click.option("--to", "until", metavar="DAY", help="Last day, included."),
+        filtered,
         in_style,
     )
     for option in reversed(options):
@@ -192,10 +194,19 @@ _TOUCH_COLUMNS = (
 
 
 @report.command()
+@filtered
 @in_style
-def pipeline(style: Style) -> None:
+def pipeline(where: Where, style: Style) -> None:
     """Open deals by stage."""
-    show(on_tables(reports.pipeline), style, ("stage", "count", "amount", "currency"))
+    rows = on_tables(lambda redis, settings: reports.pipeline(redis, settings, where))
+    show(rows, style, ("stage", "count", "amount", "currency"))
+
+
+@report.command()
+@in_style
+def attributes(style: Style) -> None:
+    """The attributes that --where can ask for, with the number of accounts of each value."""
+    show(on_tables(reports.attributes), style, ("attribute", "value", "accounts"))
 
 
 @report.command()

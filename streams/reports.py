@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from models.attribution import MODELS
 from models.conversions import DIMENSIONS, unpack_numbers
 from models.errors import BadInput, Unavailable
+from models.filters import ATTRIBUTES, Where, parts_of
 from models.lanes import LANES
 from models.pipeline import PIPELINE
 from models.settings import Settings
 from streams import journeys
+from streams.filtered import read_cells, read_filtered_counts
 from streams.tables import cell_of, key, read_counts, waiting_entry
 
 Row = dict[str, Any]
@@ -61,6 +63,7 @@ async def credits(
     grain: str = "total",
     since: str | None = None,
     until: str | None = None,
+    where: Where = (),
 ) -> list[Row]:
     """Rows {period, <by>: value, count, amount, currency}: by period, then the greatest amount first.
 
@@ -68,7 +71,7 @@ async def credits(
     own days. Raises BadInput for anything unknown.
     """
     query = _checked([model], by, conversion=conversion, grain=grain, since=since, until=until)
-    sums = await _sums(redis, settings, query)
+    sums = await _sums(redis, settings, query, where)
     return [
         {"period": period, by: value, "count": count, "amount": amount, "currency": settings.currency}
         for (period, value), (count, amount) in _sorted(sums)
@@ -85,10 +88,11 @@ async def compare(
     grain: str = "total",
     since: str | None = None,
     until: str | None = None,
+    where: Where = (),
 ) -> list[Row]:
     """Rows {period, <by>: value, <model>: {count, amount} …, currency}, ordered by the first model."""
     query = _checked(models, by, conversion=conversion, grain=grain, since=since, until=until)
-    sums = await _sums(redis, settings, query)
+    sums = await _sums(redis, settings, query, where)
     return [
         {"period": period, by: value, **_by_model(query.models, numbers), "currency": settings.currency}
         for (period, value), numbers in _sorted(sums)
@@ -138,18 +142,15 @@ def _day(where: str, value: str | None) -> str | None:
         raise BadInput(where, "a day such as 2026-04-03", value) from None
 
 
-async def _sums(redis: Any, settings: Settings, query: Query) -> Sums:
+async def _sums(redis: Any, settings: Settings, query: Query, where: Where) -> Sums:
     """The cells asked for, added up over partitions and days."""
-    pipeline = redis.pipeline(transaction=False)
-    for partition in range(settings.partitions):
-        pipeline.hgetall(key(settings.tables_of("accounts"), partition, "credits", query.conversion, query.dimension))
     sums: Sums = {}
-    for fields in await pipeline.execute():
-        _add(sums, query, fields)
+    for sign, fields in await read_cells(redis, settings, query.conversion, query.dimension, where):
+        _add(sums, query, sign, fields)
     return sums
 
 
-def _add(sums: Sums, query: Query, fields: Mapping[bytes, bytes]) -> None:
+def _add(sums: Sums, query: Query, sign: int, fields: Mapping[bytes, bytes]) -> None:
     places = query.places()
     for field, packed in fields.items():
         cell = cell_of(query.conversion, query.dimension, field)
@@ -157,8 +158,8 @@ def _add(sums: Sums, query: Query, fields: Mapping[bytes, bytes]) -> None:
             numbers = unpack_numbers(packed)
             mine = sums.setdefault((query.period(cell.day), cell.value), [0] * (2 * len(places)))
             for number, place in enumerate(places):
-                mine[2 * number] += numbers[place]
-                mine[2 * number + 1] += numbers[place + 1]
+                mine[2 * number] += sign * numbers[place]
+                mine[2 * number + 1] += sign * numbers[place + 1]
 
 
 def _sorted(sums: Sums) -> list[tuple[tuple[str, str | None], list[int]]]:
@@ -171,9 +172,9 @@ def _sorted(sums: Sums) -> list[tuple[tuple[str, str | None], list[int]]]:
     return sorted((each for each in sums.items() if any(each[1])), key=place)
 
 
-async def pipeline(redis: Any, settings: Settings) -> list[Row]:
+async def pipeline(redis: Any, settings: Settings, where: Where = ()) -> list[Row]:
     """Rows {stage, count, amount, currency} of open deals; configured stages first and in their order."""
-    stages = (await read_counts(redis, settings, [PIPELINE]))[PIPELINE]
+    stages = (await read_filtered_counts(redis, settings, [PIPELINE], where))[PIPELINE]
     configured = list(dict.fromkeys(stage for each in settings.pipelines.values() for stage in each.stages))
     order = {stage: number for number, stage in enumerate(configured)}
     rows = [
@@ -186,6 +187,14 @@ async def pipeline(redis: Any, settings: Settings) -> list[Row]:
         return order.get(row["stage"], len(order)), -row["amount"], -row["count"], row["stage"]
 
     return sorted(rows, key=place)
+
+
+async def attributes(redis: Any, settings: Settings) -> list[Row]:
+    """Rows {attribute, value, accounts}: what accounts can be filtered by."""
+    labels = (await read_counts(redis, settings, [ATTRIBUTES]))[ATTRIBUTES]
+    rows = [(*parts_of(label), number) for label, (number,) in labels.items()]
+    ordered = sorted(rows, key=lambda row: (row[0], -row[2], row[1]))
+    return [{"attribute": name, "value": value, "accounts": number} for name, value, number in ordered]
 
 
 async def waiting(redis: Any, settings: Settings) -> list[Row]:

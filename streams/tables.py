@@ -12,6 +12,7 @@ key                                       type    holds
 {accounts:3}:counts:<table>               hash    field → its numbers (int64); models.counts
 {accounts:3}:waiting                      hash    what waits to be booked NUL where → why
 {accounts:3}:where:<label>                set     the accounts that carry a label (models.filters)
+{accounts:3}:compact:<account>            string  what an account comes to; made by reports (streams.filtered)
 {accounts:3}:newest                       list    the newest touches as JSON, newest first
 touchline:run                             string  number of the run; a rebuild begins another
 touchline:live, :rules, :previews         streams.versions: other versions of the rules have {<name>.accounts:3}:…
@@ -28,6 +29,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
+from models import lanes
 from models.accounts import Totals
 from models.conversions import Cell, pack_numbers, pack_vector, unpack_numbers, unpack_vector
 from models.counts import Count, Counts, Numbers, add_counts, plus
@@ -324,6 +326,8 @@ class Tables:
         """Put down an entity's changed parts."""
         stored = self._loaded[name]
         parts = stored.parts
+        if name.startswith("account:"):
+            self._stale.append(self._key("compact", lanes.id_of(name)))
         for part, value in changes.items():
             if value is None:
                 parts.pop(part, None)
@@ -350,10 +354,11 @@ class Tables:
         self._chunked("HDEL", where, gone)
 
     _blobs: list[Any]
+    _stale: list[str]
 
     def begin(self) -> None:
         """Begin a commit: nothing is put down yet."""
-        self._commands, self._blobs = [], []
+        self._commands, self._blobs, self._stale = [], [], []
 
     async def put_totals(self, totals: Totals) -> None:
         """Put down the totals as they are after this change."""
@@ -434,6 +439,7 @@ class Tables:
     async def commit(self) -> None:
         """Make all that was put down durable at once; Fenced when another owns the partition."""
         self._chunked("MSET", None, self._blobs)
+        self._chunked("DEL", None, self._stale)
         now, then = self.book.commit, self.book.commit + 1
         answer = await self._evaluate(_COMMIT, self._book_key, [self.book.epoch, now, then, *self._commands])
         if answer == b"fenced":

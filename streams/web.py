@@ -31,11 +31,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from models.attribution import MODELS
-from models.errors import BadInput, TouchlineError, Unavailable
+from models.errors import BadInput, NotYet, TouchlineError, Unavailable
+from models.filters import parse_where
 from models.settings import Settings
 from streams import config, side_by_side, versions
 from streams.answers import problem, status_of, translated
 from streams.collector import PREFIXES, Collector
+from streams.filtered import Background, background
 from streams.intake import Intake
 from streams.live import Live
 from streams.metrics import Metrics
@@ -68,6 +70,7 @@ class CreditsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     grain: str = "total"
     since: str | None = None
     until: str | None = None
+    where: tuple[str, ...] = ()
 
 
 class CompareQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
@@ -80,12 +83,19 @@ class CompareQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     grain: str = "total"
     since: str | None = None
     until: str | None = None
+    where: tuple[str, ...] = ()
 
 
 class LiveQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parameter of the live stream: one or two models, separated by a comma."""
 
     models: str = "first_touch,linear"
+
+
+class FilterQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameter of reports that are asked of some accounts: conditions, each `attribute=a,b`."""
+
+    where: tuple[str, ...] = ()
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +111,7 @@ class Site:
         self._redis = redis
         self._live = live
         self._metrics = metrics
+        self._background = Background()
 
     def follow(self, settings: Settings) -> None:
         """Go on under other rules."""
@@ -118,6 +129,7 @@ class Site:
             Route("/api/v1/reports/deal/{id:path}", self.report(self.deal)),
             Route("/api/v1/reports/journey/{account:path}", self.report(self.journey)),
             Route("/api/v1/reports/pipeline", self.report(self.pipeline)),
+            Route("/api/v1/reports/attributes", self.report(self.attributes)),
             Route("/api/v1/reports/lanes", self.report(self.lanes)),
             Mount("/static", StaticFiles(directory=PAGES)),
         ]
@@ -136,9 +148,14 @@ class Site:
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def report(self, rows: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
-        """A route that answers a report's rows: 200, 400 bad parameter, 404 unknown id, 503 Redis away."""
+        """A route that answers a report's rows.
+
+        200; 202 while a scan of many accounts goes on (ask again); 400 bad parameter, 404
+        unknown id, 503 Redis away.
+        """
 
         async def answer(request: Request) -> Response:
+            background.set(self._background)
             with translated():
                 return _json(await rows(request))
 
@@ -146,12 +163,12 @@ class Site:
 
     async def credits(self, request: Request) -> Any:
         """The rows of `touchline report credits`."""
-        query = _query(request, CreditsQuery)
-        return await _reports().credits(self._redis, self._settings, **msgspec.structs.asdict(query))
+        query = _asked(_query(request, CreditsQuery))
+        return await _reports().credits(self._redis, self._settings, **query)
 
     async def compare(self, request: Request) -> Any:
         """The rows of `touchline report compare`."""
-        query = msgspec.structs.asdict(_query(request, CompareQuery))
+        query = _asked(_query(request, CompareQuery))
         query["models"] = _names(query["models"])
         if versions_asked := query.pop("settings"):
             names = _names(versions_asked)
@@ -170,8 +187,13 @@ class Site:
 
     async def pipeline(self, request: Request) -> Any:
         """The rows of `touchline report pipeline`."""
+        query = _asked(_query(request, FilterQuery))
+        return await _reports().pipeline(self._redis, self._settings, **query)
+
+    async def attributes(self, request: Request) -> Any:
+        """The rows of `touchline report attributes`."""
         _query(request, NoQuery)
-        return await _reports().pipeline(self._redis, self._settings)
+        return await _reports().attributes(self._redis, self._settings)
 
     async def lanes(self, request: Request) -> Any:
         """The rows of `touchline report lanes`."""
@@ -370,7 +392,7 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 
 def _query(request: Request, shape: type[Q]) -> Q:
     """The query as a record; BadInput names the parameter that is missing, unknown or wrong."""
-    given = {name: value for name, value in request.query_params.items() if value}
+    given: dict[str, Any] = {name: value for name, value in request.query_params.items() if value}
     known = {field.encode_name: field for field in msgspec.structs.fields(shape)}
     for name, value in given.items():
         if name not in known:
@@ -378,7 +400,15 @@ def _query(request: Request, shape: type[Q]) -> Q:
     for name, field in known.items():
         if field.required and name not in given:
             raise BadInput(name, "a value", "nothing")
+    if "where" in given:
+        given["where"] = tuple(filter(None, request.query_params.getlist("where")))
     return msgspec.convert(given, shape)
+
+
+def _asked(query: msgspec.Struct) -> dict[str, Any]:
+    """The parameters as reports take them."""
+    asked = msgspec.structs.asdict(query)
+    return {**asked, "where": parse_where(asked["where"])}
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -393,7 +423,8 @@ def _json(value: Any, status: int = 200) -> Response:
 async def _explain(request: Request, error: Exception) -> Response:
     status = status_of(error) if isinstance(error, TouchlineError) else 500
     message = error if status != 500 else "this is a bug of ours"
-    return Response(problem(status, message), status, media_type="application/json")
+    headers = {"retry-after": "2"} if isinstance(error, NotYet) else None
+    return Response(problem(status, message), status, headers, media_type="application/json")
 
 
 async def _explain_http(request: Request, error: Exception) -> Response:

@@ -1,0 +1,315 @@
+"""Totals of some accounts only: what reports read when a filter is asked.
+
+    no condition ──────────────────────────────▶ the totals as they stand
+    one attribute among the setting `filters` ─▶ the totals kept under its labels
+    anything else ─▶ index: label → accounts ──▶ their compact totals, added up
+
+Whatever no label holds ("(none)") is the whole less the labels that were not asked for, so
+that the filtered totals of an attribute add up to the unfiltered one.
+
+{accounts:3}:compact:<account>   string   what the account comes to by table, packed; made by whoever
+                                          asks first, gone with the account's next change or after a day
+"""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import msgspec
+
+from models.accounts import Account
+from models.conversions import pack_numbers, pack_vector, unpack_vector
+from models.counts import Count, Counts, Numbers, add_counts, plus
+from models.errors import NotYet
+from models.filters import ATTRIBUTES, Condition, Labels, Where, parts_of, under
+from models.partitions import partition_of
+from models.reports import Parts, pack
+from models.rules import Rules
+from models.settings import Settings
+from streams.entities import parts_at_rest
+from streams.reference import rules_from
+from streams.tables import batched, cell_field, counted, key, read_counts
+
+MOST_AT_ONCE = 50_000
+"""Accounts that a request may scan; what takes more goes on in the background."""
+COMPACT_SECONDS = 24 * 3600
+KEPT_SECONDS = 300.0
+_TOKEN_SECONDS = 60
+_SCANNED_AT_ONCE = 250
+
+Fields = Mapping[bytes, bytes]
+Progress = Callable[[int, int], None]
+_compact = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
+_fields = msgspec.msgpack.Decoder(dict[str, bytes]).decode
+
+_FILL = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
+return 1
+"""
+
+
+class Chosen(NamedTuple):
+    """The accounts that a filter chooses: these, or every one but these."""
+
+    names: frozenset[str]
+    are_included: bool
+
+    def __contains__(self, account: object) -> bool:
+        return (account in self.names) == self.are_included
+
+
+class Term(NamedTuple):
+    """A part of the answer, added or taken off: what stands under a label (empty: all), or what accounts come to."""
+
+    sign: int
+    label: str = ""
+    accounts: frozenset[str] | None = None
+
+
+class Background:
+    """Scans too long for a request: begun by the first, and asked for again until they are done."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Any, asyncio.Task[Any]] = {}
+        self._done: dict[Any, tuple[int, int]] = {}
+
+    def result(self, name: Any, scan: Callable[[Progress], Awaitable[Any]]) -> Any:
+        """The scan's result; raises NotYet while it goes on."""
+        if name not in self._tasks:
+            self._tasks[name] = asyncio.create_task(self._run(name, scan))
+        task = self._tasks[name]
+        if not task.done():
+            raise NotYet(*self._done.get(name, (0, 0)))
+        return task.result()
+
+    async def _run(self, name: Any, scan: Callable[[Progress], Awaitable[Any]]) -> Any:
+        loop = asyncio.get_running_loop()
+        try:
+            return await scan(lambda done, total: self._done.__setitem__(name, (done, total)))
+        finally:
+            loop.call_later(KEPT_SECONDS, self._forget, name)
+
+    def _forget(self, name: Any) -> None:
+        self._tasks.pop(name, None)
+        self._done.pop(name, None)
+
+
+background: ContextVar[Background | None] = ContextVar("background", default=None)
+"""Where long scans go on; without one whoever asks waits for them."""
+
+
+# --- what reports ask -------------------------------------------------------------------
+
+
+async def read_cells(
+    redis: Any, settings: Settings, conversion: str, dimension: str, where: Where = ()
+) -> list[tuple[int, Fields]]:
+    """The hashes of cells of a conversion and dimension, each to be added (1) or taken off (−1)."""
+    found: list[tuple[int, Fields]] = []
+    for term in await _terms(redis, settings, where):
+        if term.accounts is None:
+            name = under(term.label, conversion)
+            found += [(term.sign, fields) for fields in await _hashes(redis, settings, "credits", name, dimension)]
+        else:
+            name = f"credits:{conversion}:{dimension}"
+            found.append((term.sign, (await _scanned(redis, settings, term.accounts, [name]))[name]))
+    return found
+
+
+async def read_filtered_counts(
+    redis: Any, settings: Settings, tables: Sequence[str], where: Where = ()
+) -> dict[str, dict[str, Numbers]]:
+    """Each table's numbers by field, of the accounts that the filter chooses."""
+    sums: Counts = {}
+    for term in await _terms(redis, settings, where):
+        for table, fields in (await _counts_of(redis, settings, tables, term)).items():
+            add_counts(sums, ((Count(table, name), numbers) for name, numbers in fields.items()), term.sign)
+    found: dict[str, dict[str, Numbers]] = {table: {} for table in tables}
+    for count, numbers in sums.items():
+        if any(numbers):
+            found[count.table][count.field] = numbers
+    return found
+
+
+async def _counts_of(
+    redis: Any, settings: Settings, tables: Sequence[str], term: Term
+) -> Mapping[str, Mapping[str, Numbers]]:
+    if term.accounts is None:
+        named = await read_counts(redis, settings, [under(term.label, table) for table in tables])
+        return {table: named[under(term.label, table)] for table in tables}
+    names = [f"counts:{table}" for table in tables]
+    scanned = await _scanned(redis, settings, term.accounts, names)
+    return {
+        table: {field.decode(): counted(value) for field, value in scanned[name].items()}
+        for table, name in zip(tables, names, strict=True)
+    }
+
+
+async def chosen(redis: Any, settings: Settings, where: Where) -> Chosen:
+    """The accounts that fulfil every condition, by the index."""
+    conditions = _by_attribute(where)
+    sure = [each for each in conditions if None not in each.values]
+    refused = [await _other_labels(redis, settings, each) for each in conditions if None in each.values]
+    others = await _carrying(redis, settings, frozenset[str]().union(*refused))
+    if not sure:
+        return Chosen(others, are_included=False)
+    carrying = [await _carrying(redis, settings, each.labels) for each in sure]
+    return Chosen(frozenset.intersection(*carrying) - others, are_included=True)
+
+
+# --- where it is read from --------------------------------------------------------------
+
+
+async def _terms(redis: Any, settings: Settings, where: Where) -> list[Term]:
+    conditions = _by_attribute(where)
+    if not conditions:
+        return [Term(1)]
+    first = conditions[0]
+    if len(conditions) == 1 and first.attribute in settings.filters:
+        if None not in first.values:
+            return [Term(1, label) for label in sorted(first.labels)]
+        return [Term(1), *(Term(-1, label) for label in sorted(await _other_labels(redis, settings, first)))]
+    found = await chosen(redis, settings, where)
+    accounts = Term(1 if found.are_included else -1, "", found.names)
+    return [accounts] if found.are_included else [Term(1), accounts]
+
+
+def _by_attribute(where: Where) -> list[Condition]:
+    """One condition an attribute: several must all hold."""
+    merged: dict[str, frozenset[str | None]] = {}
+    for attribute, values in where:
+        merged[attribute] = merged.get(attribute, values) & values
+    return [Condition(*each) for each in sorted(merged.items())]
+
+
+async def _other_labels(redis: Any, settings: Settings, condition: Condition) -> Labels:
+    """The attribute's labels that do not fulfil the condition."""
+    labels = (await read_counts(redis, settings, [ATTRIBUTES]))[ATTRIBUTES]
+    return frozenset(label for label in labels if parts_of(label)[0] == condition.attribute) - condition.labels
+
+
+async def _carrying(redis: Any, settings: Settings, labels: Labels) -> frozenset[str]:
+    """The accounts that carry any of the labels."""
+    pipeline = redis.pipeline(transaction=False)
+    for label in labels:
+        for partition in range(settings.partitions):
+            pipeline.smembers(key("accounts", partition, "where", label))
+    sets = await pipeline.execute() if labels else []
+    return frozenset(account.decode() for each in sets for account in each)
+
+
+async def _hashes(redis: Any, settings: Settings, *names: str) -> list[Fields]:
+    pipeline = redis.pipeline(transaction=False)
+    for partition in range(settings.partitions):
+        pipeline.hgetall(key("accounts", partition, *names))
+    hashes: list[Fields] = await pipeline.execute()
+    return hashes
+
+
+# --- scanning ---------------------------------------------------------------------------
+
+Tables = dict[str, dict[bytes, bytes]]
+"""By name, `credits:<conversion>:<dimension>` or `counts:<table>`: a hash as Redis would have it."""
+
+
+async def _scanned(redis: Any, settings: Settings, accounts: frozenset[str], names: Sequence[str]) -> Tables:
+    """What the accounts come to in these tables."""
+
+    def scan(tell: Progress) -> Awaitable[Tables]:
+        return _scan(redis, settings, accounts, names, tell)
+
+    later = background.get()
+    if later is None or len(accounts) <= MOST_AT_ONCE:
+        return await scan(lambda done, total: None)
+    found: Tables = later.result((accounts, *names), scan)
+    return found
+
+
+async def _scan(
+    redis: Any, settings: Settings, accounts: frozenset[str], names: Sequence[str], tell: Progress
+) -> Tables:
+    rules = rules_from(settings)
+    sums: dict[str, dict[str, Any]] = {name: {} for name in names}
+    done = 0
+    for some in batched(sorted(accounts), _SCANNED_AT_ONCE):
+        compact = await _compact_totals(redis, rules, some)
+        await asyncio.to_thread(_add_all, sums, compact)
+        done += len(some)
+        tell(done, len(accounts))
+    return {name: {field.encode(): _packed(value) for field, value in fields.items()} for name, fields in sums.items()}
+
+
+def _packed(value: Any) -> bytes:
+    return pack_vector(value) if isinstance(value, int) else pack_numbers(value)
+
+
+def _add_all(sums: dict[str, dict[str, Any]], compact: Iterable[bytes]) -> None:
+    for packed in compact:
+        tables = _compact(zlib.decompress(packed))
+        for name, fields in sums.items():
+            if name in tables:
+                _add(fields, _fields(tables[name]), is_cells=name.startswith("credits:"))
+
+
+def _add(sums: dict[str, Any], fields: Mapping[str, bytes], is_cells: bool) -> None:
+    for field, value in fields.items():
+        if is_cells:
+            sums[field] = sums.get(field, 0) + unpack_vector(value)
+        else:
+            sums[field] = plus(sums[field], counted(value)) if field in sums else counted(value)
+
+
+async def _compact_totals(redis: Any, rules: Rules, accounts: Sequence[str]) -> list[bytes]:
+    """The compact totals of accounts, made and kept where there are none."""
+    names = [_compact_key(rules.settings, account) for account in accounts]
+    pipeline = redis.pipeline(transaction=False)
+    for name in names:
+        pipeline.get(name)
+    found = dict(zip(accounts, await pipeline.execute(), strict=True))
+    missing = [account for account, value in found.items() if value is None or value.startswith(b"?")]
+    if missing:
+        found.update(await _made(redis, rules, missing))
+    return [found[account] for account in accounts]
+
+
+async def _made(redis: Any, rules: Rules, accounts: Sequence[str]) -> dict[str, bytes]:
+    """Make the compact totals of accounts, and keep those that did not change meanwhile.
+
+    The lane deletes the key with every change of the account, and with it the token that
+    was put there before the account was read.
+    """
+    settings, token = rules.settings, f"?{uuid4().hex}".encode()
+    pipeline = redis.pipeline(transaction=False)
+    for account in accounts:
+        pipeline.set(_compact_key(settings, account), token, ex=_TOKEN_SECONDS)
+    await pipeline.execute()
+    parts = await parts_at_rest(redis, settings, [f"account:{account}" for account in accounts])
+    made = await asyncio.to_thread(
+        lambda: {name: compacted(name, parts[f"account:{name}"], rules) for name in accounts}
+    )
+    pipeline = redis.pipeline(transaction=False)
+    for account, value in made.items():
+        pipeline.eval(_FILL, 1, _compact_key(settings, account), token, value, COMPACT_SECONDS)
+    await pipeline.execute()
+    return made
+
+
+def compacted(name: str, parts: Parts, rules: Rules) -> bytes:
+    """What an account comes to by table, packed; one that was merged into another comes to nothing."""
+    account = Account(name, parts, rules)
+    tables: dict[str, dict[str, bytes]] = {}
+    if not account.parent:
+        own = account.own_totals().without_zeros()
+        for cell, numbers in own.cells.items():
+            fields = tables.setdefault(f"credits:{cell.conversion}:{cell.dimension}", {})
+            fields[cell_field(cell)] = pack_vector(numbers)
+        for count, each in own.counts.items():
+            tables.setdefault(f"counts:{count.table}", {})[count.field] = pack_numbers(each)
+    return zlib.compress(pack(tables), 1)
+
+
+def _compact_key(settings: Settings, account: str) -> str:
+    return key("accounts", partition_of(account, settings.partitions), "compact", account)
