@@ -31,7 +31,7 @@ from models.rules import Rules
 from models.settings import Settings
 from streams.entities import parts_at_rest
 from streams.reference import rules_from
-from streams.tables import batched, cell_field, counted, key, read_counts
+from streams.tables import batched, cell_field, counted, read_counts, table_key
 
 MOST_AT_ONCE = 50_000
 """Accounts that a request may scan; what takes more goes on in the background."""
@@ -196,7 +196,7 @@ async def _carrying(redis: Any, settings: Settings, labels: Labels) -> frozenset
     pipeline = redis.pipeline(transaction=False)
     for label in labels:
         for partition in range(settings.partitions):
-            pipeline.smembers(key("accounts", partition, "where", label))
+            pipeline.smembers(table_key(settings, "accounts", partition, "where", label))
     sets = await pipeline.execute() if labels else []
     return frozenset(account.decode() for each in sets for account in each)
 
@@ -204,7 +204,7 @@ async def _carrying(redis: Any, settings: Settings, labels: Labels) -> frozenset
 async def _hashes(redis: Any, settings: Settings, *names: str) -> list[Fields]:
     pipeline = redis.pipeline(transaction=False)
     for partition in range(settings.partitions):
-        pipeline.hgetall(key("accounts", partition, *names))
+        pipeline.hgetall(table_key(settings, "accounts", partition, *names))
     hashes: list[Fields] = await pipeline.execute()
     return hashes
 
@@ -224,7 +224,7 @@ async def _scanned(redis: Any, settings: Settings, accounts: frozenset[str], nam
     later = background.get()
     if later is None or len(accounts) <= MOST_AT_ONCE:
         return await scan(lambda done, total: None)
-    found: Tables = later.result((accounts, *names), scan)
+    found: Tables = later.result((settings.lanes.version, accounts, *names), scan)
     return found
 
 
@@ -312,4 +312,4 @@ def compacted(name: str, parts: Parts, rules: Rules) -> bytes:
 
 
 def _compact_key(settings: Settings, account: str) -> str:
-    return key("accounts", partition_of(account, settings.partitions), "compact", account)
+    return table_key(settings, "accounts", partition_of(account, settings.partitions), "compact", account)
