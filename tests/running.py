@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,13 +37,19 @@ class Place:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self.folder = folder
-        config = folder / "touchline.toml"
-        config.write_text(f'topic_prefix = "{settings.topic_prefix}"\npartitions = {settings.partitions}\n')
+        self.config = folder / "touchline.toml"
+        self.configure()
         self.environ = {
             "TOUCHLINE_KAFKA": settings.kafka.bootstrap,
             "TOUCHLINE_REDIS": settings.redis.url,
-            "TOUCHLINE_CONFIG": str(config),
+            "TOUCHLINE_CONFIG": str(self.config),
         }
+
+    def configure(self, rules: str = "", *, partitions: int | None = None) -> None:
+        """Write the file of settings, with these lines of TOML behind."""
+        settings = self.settings
+        known = f'topic_prefix = "{settings.topic_prefix}"\npartitions = {partitions or settings.partitions}\n'
+        self.config.write_text(known + rules)
 
     def run(self, *arguments: str, code: int = 0) -> Result:
         """The result of a command, which ends with this code."""
@@ -69,23 +76,52 @@ class Place:
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen[bytes]]:
         """A worker for the length of a block."""
+        process = self.start_worker()
+        try:
+            yield process
+        finally:
+            _end(process)
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """Start a worker that writes to worker.log."""
         with (self.folder / "worker.log").open("ab") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 (sys.executable, "-m", "streams.cli", "worker"),
                 env={**os.environ, **self.environ, "TOUCHLINE_INSTANCE": "test"},
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
             )
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def supervised(place: Place) -> Iterator[None]:
+    """A worker that is started again whenever it ends, for the length of a block."""
+    running = [place.start_worker()]
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(0.1):
+            if running[-1].poll() is not None:
+                running.append(place.start_worker())
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+        _end(running[-1])
 
 
 def until(ask: Callable[[], T], holds: Callable[[T], object], seconds: float = 20.0) -> T:
