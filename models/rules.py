@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from models.channels import Classify, classifier
 from models.facts import IsBot
@@ -30,6 +30,12 @@ class Rules:
     def classify(self) -> Classify:
         """The channel of an origin and touch kind."""
         return classifier(self.settings.channels, referrer_kind)
+
+    @cached_property
+    def is_hot(self) -> Callable[[str], bool]:
+        """Is the path of a page one that only those look at who mean to buy?"""
+        pages = self.settings.warmth.hot_pages
+        return lru_cache(maxsize=50_000)(lambda path: any(page in path for page in pages))
 
     @cached_property
     def rates(self) -> Rates:

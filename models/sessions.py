@@ -1,7 +1,9 @@
 """Hits → sessions → web touches, always those of all hits known."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -163,7 +165,20 @@ def web_touches(session: Sequence[Hit], visitor: str, rules: Rules) -> list[Touc
     opened = list(sources_of(session).opened.values())
     if not opened and rules.settings.direct_touches:
         opened = [Opened(session[0], DIRECT)]
-    return [site_touch(hit.at, hit.id, WEB_SESSION, origin, hit.path, visitor, rules) for hit, origin in opened]
+    return [
+        site_touch(hit.at, hit.id, WEB_SESSION, origin, hit.path, visitor, rules, hot=_saw_hot(seen, rules))
+        for (hit, origin), seen in zip(opened, seen_under([each.hit for each in opened], session), strict=True)
+    ]
+
+
+def _saw_hot(seen: Sequence[Hit], rules: Rules) -> bool:
+    return any(rules.is_hot(hit.path) for hit in seen)
+
+
+def seen_under(opening: Sequence[Hit], session: Sequence[Hit]) -> Iterator[Sequence[Hit]]:
+    """For each of the hits that open a touch, oldest first: those from it to the next such hit."""
+    begins = [bisect_left(session, hit[:2], key=lambda each: each[:2]) for hit in opening]
+    return (session[begin:end] for begin, end in pairwise([*begins, len(session)]))
 
 
 def current_source(session: Sequence[Hit], order: tuple[int, str]) -> Opened:

@@ -136,6 +136,7 @@ class Warmth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cooling: float = 15.0
     cold: float = 5.0
     weights: dict[str, float] = msgspec.field(default_factory=dict)
+    hot_pages: tuple[str, ...] = ("/pricing", "/demo", "/compare", "/comparison")
     alert_after_hours: float = 24.0
 
 

@@ -31,7 +31,8 @@ _PLATFORM_OF_CLICK_ID = {
 class Touch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One interaction: when, what, through which channel; by whom is the journey's to say.
 
-    `known_at` are the moments at which somebody became known in this touch's visit.
+    `known_at` are the moments at which somebody became known in this touch's visit; a
+    `hot` one saw a page of the setting `hot_pages`.
     """
 
     at: int
@@ -50,6 +51,7 @@ class Touch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     click_id: str | None = None
     referrer: str | None = None
     visitor: str | None = None
+    hot: bool = False
 
     @property
     def order(self) -> tuple[int, str, str, str]:
@@ -63,7 +65,14 @@ def team_of(kind: str) -> str:
 
 
 def site_touch(
-    at: int, touch_id: str, kind: str, origin: Origin, landing_page: str, visitor: str, rules: Rules
+    at: int,
+    touch_id: str,
+    kind: str,
+    origin: Origin,
+    landing_page: str,
+    visitor: str,
+    rules: Rules,
+    hot: bool = False,
 ) -> Touch:
     """A touch on the site: a session's arrival or a form filled in under it."""
     source = origin.source or _PLATFORM_OF_CLICK_ID.get(origin.click_id) or origin.referrer
@@ -82,6 +91,7 @@ def site_touch(
         click_id=origin.click_id or None,
         referrer=origin.referrer or None,
         visitor=visitor,
+        hot=hot,
     )
 
 

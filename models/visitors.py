@@ -184,7 +184,7 @@ class Visitor:
     """One visitor's state; see `Entity` for what a lane does with it."""
 
     __slots__ = (
-        "_all_stale", "_aside", "_changed", "_dirty", "_gone", "_ids", "_marks", "_site", "_storms",
+        "_all_stale", "_aside", "_changed", "_dirty", "_gone", "_ids", "_is_hot", "_marks", "_site", "_storms",
         "alias_marks", "fills", "identifications", "name", "roots", "sessions", "tag", "told", "unlinks", "verdicts",
     )  # fmt: skip
 
@@ -192,6 +192,7 @@ class Visitor:
         self.name = name
         self.tag = tag_of(f"visitor:{name}")
         self._site = site
+        self._is_hot = site.rules.is_hot
         self.identifications: dict[str, Identification] = {}
         self.fills: dict[str, FormFill] = {}
         self.unlinks: dict[str, Unlink] = {}
@@ -405,7 +406,8 @@ class Visitor:
         if last is None or opens_session(hit.at, last.hits[-1].at, last.hits[0].at, self._site.rules):
             last = Session([])
             self.sessions.append(last)
-        last.retouched |= hit.origin is not None or self._names_somebody_from(hit.at)
+        if self._marked and not last.retouched:
+            last.retouched = hit.origin is not None or self._is_hot(hit.path) or self._names_somebody_from(hit.at)
         last.hits.append(hit)
         self._changed[id(last)] = last
         if any(fill.identification.at >= hit.at for fill in self.fills.values()):
@@ -422,7 +424,8 @@ class Visitor:
         """A hit in order that names its person changes owners only if the person is new."""
         marks = self._marks
         session.persons.add(person)
-        if marks and marks[-1].person == person and marks[-1].at <= hit.at and not self._all_stale:
+        is_plain = not self._all_stale and not self.unlinks
+        if is_plain and marks and marks[-1].person == person and marks[-1].at <= hit.at:
             marks.append(Mark(hit.at, hit.id, person))
         else:
             self._restate()

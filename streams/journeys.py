@@ -1,7 +1,6 @@
 """One deal or one account opened up: its touches, whose they are, and what they earned."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 from models.accounts import Account, Booked
@@ -12,7 +11,7 @@ from models.errors import NotFound
 from models.members import DealRecord, Person, account_id
 from models.reports import Parts, id_in
 from models.rules import Rules
-from models.sessions import Hit, sources_of
+from models.sessions import Hit, seen_under, sources_of
 from models.settings import Settings
 from models.times import SECOND, to_text
 from models.touches import WEB_SESSION, Touch
@@ -248,7 +247,7 @@ def visits_of(hits: Sequence[Hit]) -> Iterator[Visit]:
     Time on site is from a touch's hit to the next touch's, or to the session's last hit.
     """
     opened = [each.hit for each in sources_of(hits).opened.values()] or [hits[0]]
-    begins = [*(hits.index(hit) for hit in opened), len(hits)]
-    for begin, end in pairwise(begins):
-        last = hits[min(end, len(hits) - 1)]
-        yield Visit(hits[begin].id, [hit.path for hit in hits[begin:end]], (last.at - hits[begin].at) / SECOND)
+    seen = list(seen_under(opened, hits))
+    ends = [*(following[0] for following in seen[1:]), hits[-1]]
+    for under, end in zip(seen, ends, strict=True):
+        yield Visit(under[0].id, [hit.path for hit in under], (end.at - under[0].at) / SECOND)

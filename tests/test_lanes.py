@@ -15,7 +15,7 @@ from models.accounts import Account, Journey, Totals
 from models.lanes import AnyEntity, Item, Record, builder, lane_of, opened, read, step
 from models.profiles import NOBODY, Profile
 from models.recompute import recompute
-from models.reports import Message, Parts
+from models.reports import Message, Parts, pack
 from models.rules import Rules
 from models.touches import Touch
 from tests.test_recompute import call, deal, fact, hit, identify, refund
@@ -78,10 +78,23 @@ class Lanes:
 
     def companies(self) -> dict[str, tuple[Profile, tuple[str, ...]]]:
         """Who the accounts are that count for themselves."""
-        entities = (self.build(name, dict(parts)) for name, parts in self.parts.items())
-        accounts = [each for each in entities if isinstance(each, Account) and not each.parent]
-        found = {each.name: (each.profile, each.company.children) for each in accounts}
+        found = {each.name: (each.profile, each.company.children) for each in self.accounts()}
         return {name: company for name, company in found.items() if company != (NOBODY, ())}
+
+    def journeys(self) -> dict[str, list[tuple[str | None, bytes]]]:
+        """Whose touches each of them has."""
+        found = {}
+        for each in self.accounts():
+            paths = each.journey.by_path.items()
+            found[each.name] = sorted(
+                (each.person_of(path), pack(touch)) for path, of_path in paths for touch in of_path
+            )
+        return {name: journey for name, journey in found.items() if journey}
+
+    def accounts(self) -> list[Account]:
+        """The accounts that count for themselves, built anew."""
+        entities = (self.build(name, dict(parts)) for name, parts in self.parts.items() if name.startswith("account:"))
+        return [each for each in entities if isinstance(each, Account) and not each.parent]
 
 
 def _first(queue: list, number: int) -> list:  # type: ignore[type-arg]
@@ -101,6 +114,9 @@ def compare(facts: list[RawFact], variant: int, seed: int) -> None:
     assert live.counts == books.counts, where
     assert {entry: why for (entry, _), why in live.waiting.items() if why is not None} == books.waiting, where
     assert lanes.companies() == books.companies, where
+    assert lanes.journeys() == {
+        name: sorted((person, pack(touch)) for person, touch in journey) for name, journey in books.journeys.items()
+    }, where
     assert {place for place, is_listed in live.listed.items() if is_listed} == books.listed, where
     at_rest = lanes.totals_at_rest()
     assert (at_rest.cells, at_rest.counts) == (books.cells, books.counts), where
@@ -192,6 +208,11 @@ CAUGHT = {
         identify(TWO, "ann@acme.com", "v1"),
         identify(TWO, "ann@acme.com", "v2"),
         deal(THREE, account="acme.com", amount=1),
+    ],
+    "an unlinked hit that comes in order": [
+        form_fill(ONE, "v1", "ann@acme.com"),
+        fact("identities", type="unlink", messageId="undo", timestamp=ONE, anonymousId="v1", unlinks=f"hit {TWO}"),
+        hit(TWO, userId="ann@acme.com"),
     ],
     "an identify and an unlink with one id": [
         identify(TWO, "ann@acme.com", message="same"),
