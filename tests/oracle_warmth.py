@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Context, Decimal
+from functools import lru_cache
 
 from tests.oracle import DAY, HOUR, Touch
 
@@ -93,7 +94,12 @@ def pushes(touches: Sequence[Touch]) -> list[Push]:
 
 def share(push: Push, at: int, law: Law = LAW) -> Decimal:
     """w x 2^(-(t-time)/half-life)"""
-    return EXACT.multiply(push.weight, EXACT.power(Decimal(2), EXACT.divide(Decimal(push.at - at), law.half_life)))
+    return EXACT.multiply(push.weight, halved(at - push.at, law.half_life))
+
+
+@lru_cache(maxsize=100_000)
+def halved(age: int, half_life: Decimal) -> Decimal:
+    return EXACT.power(Decimal(2), EXACT.divide(Decimal(-age), half_life))
 
 
 def added(touches: Sequence[Push], at: int, law: Law = LAW) -> Decimal:
@@ -155,6 +161,11 @@ def falls(touches: Sequence[Push], since: int, threshold: Decimal, law: Law) -> 
 
 def history(touches: Sequence[Push], law: Law = LAW) -> list[Transition]:
     """Every transition these touches will ever make, in order."""
+    return list(transitions(tuple(touches), law))
+
+
+@lru_cache(maxsize=1_000)
+def transitions(touches: tuple[Push, ...], law: Law) -> tuple[Transition, ...]:
     instants = sorted({at for push in touches if push.weight > 0 for at in (push.at, push.at + law.active)})
     found: list[Transition] = []
     state = "cold"
@@ -181,7 +192,7 @@ def history(touches: Sequence[Push], law: Law = LAW) -> list[Transition]:
                 break
             move(falling, following(state, score(touches, falling, law), False, law))
             since = falling
-    return found
+    return tuple(found)
 
 
 def state_at(touches: Sequence[Push], at: int, law: Law = LAW) -> str:
