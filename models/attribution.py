@@ -5,8 +5,10 @@ the milestones) to exact integer weights; `None` says that no position of it exi
 Money and counts are apportioned by the weights to the unit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 from typing import NamedTuple
 
 from models.decay import BITS, Tables, decay_tables, power
@@ -46,6 +48,8 @@ def apportion(amount: int, weights: Sequence[int]) -> list[int]:
     quotients = [divmod(abs(amount) * weight, total) for weight in weights]
     shares = [share for share, _ in quotients]
     left_over = abs(amount) - sum(shares)
+    if not left_over:
+        return [-share for share in shares] if amount < 0 else shares
     by_fraction = sorted(range(len(weights)), key=lambda number: -quotients[number][1])
     for number in by_fraction[:left_over]:
         shares[number] += 1
@@ -56,7 +60,7 @@ def _only(path: Path, place: int | None) -> Weights | None:
     return None if place is None else tuple(int(number == place) for number in range(path.n))
 
 
-def _positions(path: Path, named: Sequence[tuple[int | None, int]], rest: int) -> Weights | None:
+def positions(path: Path, named: Sequence[tuple[int | None, int]], rest: int) -> Weights | None:
     """Named positions with their weights; `rest` is shared by the touches that hold none.
 
     What a missing position would have goes to the other named ones in proportion; so
@@ -77,7 +81,7 @@ def _positions(path: Path, named: Sequence[tuple[int | None, int]], rest: int) -
 
 
 def _position_based(path: Path) -> Weights | None:
-    return _positions(path, [(0, 40), (path.n - 1, 40)], 20)
+    return positions(path, [(0, 40), (path.n - 1, 40)], 20)
 
 
 POSITION_MODELS: dict[str, Callable[[Path], Weights | None]] = {
@@ -88,20 +92,66 @@ POSITION_MODELS: dict[str, Callable[[Path], Weights | None]] = {
     "opportunity_creation": lambda path: _only(path, path.opportunity),
     "linear": lambda path: (1,) * path.n,
     "position_based": _position_based,
-    "u_shaped": lambda path: _positions(path, [(0, 40), (path.lead, 40)], 20),
-    "w_shaped": lambda path: _positions(path, [(0, 30), (path.lead, 30), (path.opportunity, 30)], 10),
-    "full_path": lambda path: _positions(
+    "u_shaped": lambda path: positions(path, [(0, 40), (path.lead, 40)], 20),
+    "u_shaped_strict": lambda path: positions(path, [(0, 50), (path.lead, 50)], 0),
+    "w_shaped": lambda path: positions(path, [(0, 30), (path.lead, 30), (path.opportunity, 30)], 10),
+    "full_path": lambda path: positions(
         path, [(0, 225), (path.lead, 225), (path.opportunity, 225), (path.close, 225)], 100
     ),
+    "j_shaped": lambda path: positions(path, [(0, 20), (path.n - 1, 60)], 20),
+    "inverse_j": lambda path: positions(path, [(0, 60), (path.n - 1, 20)], 20),
 }
-MODELS = (*POSITION_MODELS, "time_decay")
-"""Every model's name, in the order in which totals keep them."""
+PARTICIPATION, MARKOV = "participation", "markov"
+BUILT_IN = (*POSITION_MODELS, "time_decay", "team_split", "shapley", PARTICIPATION)
+"""The models that cells keep, in their order; those of the settings follow. `markov` is solved when read."""
+
+LONGEST_REMEMBERED = 100
+"""What longer paths weigh is computed each time, so that memory stays bounded."""
 
 
-@lru_cache(maxsize=50_000)
 def position_weights(path: Path) -> tuple[Weights | None, ...]:
     """The weights of every position model; None for one none of whose positions exists."""
-    return tuple(model(path) for model in POSITION_MODELS.values())
+    return _remembered_weights(path) if path.n <= LONGEST_REMEMBERED else _every_position(path)
+
+
+def _every_position(path: Path) -> tuple[Weights | None, ...]:
+    return tuple([model(path) for model in POSITION_MODELS.values()])
+
+
+_remembered_weights = lru_cache(maxsize=20_000)(_every_position)
+
+
+def team_weights(teams: Sequence[str], shares: Mapping[str, int]) -> Weights | None:
+    """Each team's share, divided equally among its touches; None when no listed team has one.
+
+    What a listed team without touch would have is left to the others in proportion;
+    teams that are not listed have nothing.
+    """
+    counts = {team: teams.count(team) for team, share in shares.items() if share and team in teams}
+    if not counts:
+        return None
+    common = lcm(*counts.values())
+    each = {team: shares[team] * (common // count) for team, count in counts.items()}
+    return tuple([each.get(team, 0) for team in teams])
+
+
+def shapley_weights(channels: Sequence[str]) -> Weights:
+    """One part for each distinct channel, divided equally among its touches.
+
+    Source: Shapley value of the game v(S) = conversions whose distinct channels all lie
+    in S, which gives a conversion to its distinct channels equally.
+    """
+    counts = {channel: channels.count(channel) for channel in set(channels)}
+    common = lcm(*counts.values())
+    return tuple([common // counts[channel] for channel in channels])
+
+
+def whole(weights: Sequence[Fraction]) -> Weights | None:
+    """Whole weights in the same proportion; None when nothing weighs anything."""
+    if not any(weights):
+        return None
+    common = lcm(*(weight.denominator for weight in weights))
+    return tuple([weight.numerator * (common // weight.denominator) for weight in weights])
 
 
 def time_decay_weights(ages: Sequence[int], half_life: int) -> Weights:

@@ -5,14 +5,28 @@ Shared by the accounts lane and the batch recomputation.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from models.attribution import MILLION, MODELS, Path, Weights, apportion, position_weights, time_decay_weights
+from models.attribution import (
+    BUILT_IN,
+    LONGEST_REMEMBERED,
+    MILLION,
+    PARTICIPATION,
+    POSITION_MODELS,
+    Path,
+    Weights,
+    apportion,
+    position_weights,
+    shapley_weights,
+    team_weights,
+    time_decay_weights,
+)
+from models.custom import CustomModel, Traits, custom_weights, factor_of
 from models.deals import Conversion
 from models.rules import Rules
-from models.times import DAY, day_of
+from models.times import day_of
 from models.touches import Touch
 
 UNATTRIBUTED = "unattributed"
@@ -26,9 +40,12 @@ DIMENSIONS = (
     "team",
     "rep",
     "funnel_stage",
+    "funnel_channel",
 )
-WIDTH = 2 * len(MODELS)
-"""Numbers of a cell: count (millionths) and amount (minor units) of each model in turn."""
+"""A value of `funnel_channel` is the funnel stage and the channel, such as `awareness:email`."""
+NO_ROLE = "none"
+_PARTICIPATION = 2 * BUILT_IN.index(PARTICIPATION)
+"""Where a cell keeps the counts of the one model that does not add up."""
 
 
 class Milestones(NamedTuple):
@@ -55,10 +72,9 @@ class Credit(NamedTuple):
     funnel_stage: str
     numbers: int
 
-    @property
-    def shares(self) -> list[int]:
+    def shares(self, rules: Rules) -> list[int]:
         """Count (millionths) and amount (minor units) of each model in turn."""
-        return numbers_of(self.numbers)
+        return numbers_of(self.numbers, rules.width)
 
 
 Cells = dict[Cell, int]
@@ -67,7 +83,7 @@ Cells = dict[Cell, int]
 
 def milestones_of(conversion: str, at: int, lead: int | None, created: int | None, won: int | None) -> Milestones:
     """Which milestones exist for a conversion: none later than itself, none it cannot know."""
-    close = won if conversion in ("won", "refund") else None
+    close = None if conversion in ("lead", "opportunity") else won
     opportunity = None if conversion == "lead" else created
     return Milestones(*(None if moment is None or moment > at else moment for moment in (lead, opportunity, close)))
 
@@ -118,65 +134,97 @@ def funnel_stage(at: int, milestones: Milestones) -> str:
 
 
 def credits_of(
-    conversion: Conversion, weighed_at: int, touches: Sequence[Touch], milestones: Milestones, rules: Rules
+    conversion: Conversion,
+    weighed_at: int,
+    touches: Sequence[Touch],
+    milestones: Milestones,
+    rules: Rules,
+    roles: Sequence[str | None] = (),
 ) -> list[Credit]:
-    """The credits of a conversion under every model; their shares add up to it.
+    """The credits of a conversion under every model; those of every model but `participation` add up to it.
 
     `weighed_at` is the moment whose eligible `touches` these are: the conversion's own,
-    for a refund its deal's win.
+    for a refund its deal's win. `roles` are those of the touches' people, where the
+    rules weigh them.
     """
-    numbers = [0] * (len(touches) + 1)
-    if conversion.counted:
-        _add_counts(numbers, weighed_at, touches, milestones, rules)
-    if conversion.amount:
-        _add_amounts(numbers, conversion.amount, weighed_at, touches, milestones, rules)
     stages = [funnel_stage(touch.at, milestones) for touch in touches]
-    earned = zip((*touches, None), (*stages, UNATTRIBUTED), numbers, strict=True)
+    counted, amount = MILLION if conversion.counted else 0, conversion.amount or 0
+    if touches:
+        path = path_of(touches, milestones)
+        others = list(_other_weights(weighed_at, touches, stages, milestones, rules, roles))
+        columns = _columns(counted, amount, path, others)
+    else:
+        columns = [[counted], [amount]] * len(rules.models)
+    earned = zip((*touches, None), (*stages, UNATTRIBUTED), map(vector, zip(*columns, strict=True)), strict=True)
     return [Credit(*each) for each in earned if each[2]]
 
 
-def _add_counts(numbers: list[int], at: int, touches: Sequence[Touch], milestones: Milestones, rules: Rules) -> None:
-    """Add the conversion's count to its touches; what none earned to the last place."""
-    if not touches:
-        numbers[-1] += _ALL_COUNTS
-        return
-    for place, counted in enumerate(_position_counts(path_of(touches, milestones))):
-        numbers[place] += counted
-    for place, counted in enumerate(apportion(MILLION, _decay(touches, at, rules))):
-        numbers[place] += counted << _DECAY_SHIFT
+def _columns(counted: int, amount: int, path: Path, others: Sequence[Weights | None]) -> list[Sequence[int]]:
+    """The numbers of a cell in turn, each for every touch, and what of it no touch earned at the end."""
+    nothing = [0] * (path.n + 1)
+    columns: list[Sequence[int]] = [nothing] * (2 * (len(POSITION_MODELS) + len(others)))
+    if counted:
+        columns[::2] = (*_position_counts(path), *(_shared(counted, weights, path.n) for weights in others))
+    if amount:
+        columns[1::2] = [_shared(amount, weights, path.n) for weights in (*position_weights(path), *others)]
+    columns[_PARTICIPATION:_PARTICIPATION] = [[counted] * path.n + [0], [amount] * path.n + [0]]
+    return columns
 
 
-_DECAY_SHIFT = 64 * (WIDTH - 2)
-_ALL_COUNTS = sum(MILLION << (64 * place) for place in range(0, WIDTH, 2))
+def _shared(amount: int, weights: Weights | None, n: int) -> list[int]:
+    return [*apportion(amount, weights), 0] if weights else [0] * n + [amount]
 
 
-@lru_cache(maxsize=50_000)
-def _position_counts(path: Path) -> tuple[int, ...]:
-    """The counts of all position models as a vector for each touch, the last for none."""
-    numbers = [0] * (path.n + 1)
-    for number, weights in enumerate(position_weights(path)):
-        counts = apportion(MILLION, weights) if weights else [0] * path.n + [MILLION]
-        for place, counted in enumerate(counts):
-            numbers[place] += counted << (128 * number)
-    return tuple(numbers)
+def _position_counts(path: Path) -> Sequence[Sequence[int]]:
+    return _remembered_counts(path) if path.n <= LONGEST_REMEMBERED else _counts_of_positions(path)
 
 
-def _add_amounts(
-    numbers: list[int], amount: int, at: int, touches: Sequence[Touch], milestones: Milestones, rules: Rules
-) -> None:
-    weighted: Sequence[Weights | None] = [None] * len(MODELS)
-    if touches:
-        weighted = [*position_weights(path_of(touches, milestones)), _decay(touches, at, rules)]
-    for number, weights in enumerate(weighted):
-        shares = apportion(amount, weights) if weights else [0] * len(touches) + [amount]
-        for place, share in enumerate(shares):
-            if share:
-                numbers[place] += share << (128 * number + 64)
+def _counts_of_positions(path: Path) -> Sequence[Sequence[int]]:
+    """The counts of each position model for every touch, the last for none."""
+    return tuple([tuple(_shared(MILLION, weights, path.n)) for weights in position_weights(path)])
 
 
-def _decay(touches: Sequence[Touch], at: int, rules: Rules) -> Weights:
-    half_life = round(rules.settings.time_decay_half_life_days * DAY)
-    return time_decay_weights([at - touch.at for touch in touches], half_life)
+_remembered_counts = lru_cache(maxsize=20_000)(_counts_of_positions)
+
+
+def _other_weights(
+    at: int,
+    touches: Sequence[Touch],
+    stages: Sequence[str],
+    milestones: Milestones,
+    rules: Rules,
+    roles: Sequence[str | None],
+) -> Iterator[Weights | None]:
+    """The weights under the models that ask for more than positions, in the order of cells."""
+    yield time_decay_weights([at - touch.at for touch in touches], rules.half_life)
+    yield team_weights([touch.team for touch in touches], rules.team_shares)
+    yield shapley_weights([touch.channel for touch in touches])
+    if rules.custom:
+        traits = _traits(touches, stages, roles)
+        yield from (_custom_weights(model, at, touches, traits, milestones) for model in rules.custom)
+
+
+def _traits(touches: Sequence[Touch], stages: Sequence[str], roles: Sequence[str | None]) -> list[Traits]:
+    known = roles or [None] * len(touches)
+    return [
+        Traits(touch.kind, touch.team, touch.channel, role or NO_ROLE, stage)
+        for touch, stage, role in zip(touches, stages, known, strict=True)
+    ]
+
+
+def _custom_weights(
+    model: CustomModel, at: int, touches: Sequence[Touch], traits: Sequence[Traits], milestones: Milestones
+) -> Weights | None:
+    """What the touches weigh under a model of the settings; those left out nothing."""
+    factors = [factor_of(model, each) for each in traits]
+    kept = [number for number, factor in enumerate(factors) if factor]
+    if not kept:
+        return None
+    path = path_of([touches[number] for number in kept], milestones)
+    ages = [at - touches[number].at for number in kept]
+    weights = custom_weights(model, path, [traits[each] for each in kept], [factors[each] for each in kept], ages)
+    weighing = dict(zip(kept, weights or (), strict=False))
+    return tuple([weighing.get(number, 0) for number in range(len(touches))]) if weights else None
 
 
 def values_of(credit: Credit) -> tuple[str | None, ...]:
@@ -194,22 +242,33 @@ def values_of(credit: Credit) -> tuple[str | None, ...]:
         touch.team,
         touch.rep,
         credit.funnel_stage,
+        f"{credit.funnel_stage}:{touch.channel}",
     )
 
 
 def add_cells(cells: Cells, conversion: Conversion, credits: Sequence[Credit], sign: int, rules: Rules) -> None:
-    """Add (`sign` 1) or take back (−1) a conversion's credits in every dimension."""
+    """Add (`sign` 1) or take back (−1) a conversion's credits in every dimension.
+
+    Credits of one value are added up; in `participation` a value has the conversion once.
+    """
     day = day_of(conversion.at, rules.settings.time_zone)
     kind = "won" if conversion.kind == "refund" else conversion.kind
     columns = list(zip(*(values_of(credit) for credit in credits), strict=True))
-    vectors = [sign * credit.numbers for credit in credits]
+    once = sign * _participation(conversion)
+    vectors = [sign * credit.numbers - once for credit in credits]
     for dimension, column in zip(DIMENSIONS, columns, strict=False):
         sums: dict[str | None, int] = {}
         for value, numbers in zip(column, vectors, strict=True):
-            sums[value] = sums.get(value, 0) + numbers
+            sums[value] = sums.get(value, once) + numbers
         for value, total in sums.items():
             cell = Cell(kind, dimension, day, value)
             cells[cell] = cells.get(cell, 0) + total
+
+
+def _participation(conversion: Conversion) -> int:
+    """The whole conversion at the place of `participation`, as a vector."""
+    counted = MILLION if conversion.counted else 0
+    return (counted + ((conversion.amount or 0) << 64)) << (64 * _PARTICIPATION)
 
 
 def without_zeros(cells: Mapping[Cell, int]) -> Cells:
@@ -217,7 +276,9 @@ def without_zeros(cells: Mapping[Cell, int]) -> Cells:
     return {cell: numbers for cell, numbers in cells.items() if numbers}
 
 
-_SIGNS = sum(1 << (64 * place + 63) for place in range(WIDTH))
+@lru_cache(maxsize=1000)
+def _signs(width: int) -> int:
+    return sum(1 << (64 * place + 63) for place in range(width))
 
 
 def vector(numbers: Sequence[int]) -> int:
@@ -225,22 +286,31 @@ def vector(numbers: Sequence[int]) -> int:
 
     Exact while every sum stays within 64 bits, signs included.
     """
-    return (int.from_bytes(array("q", numbers).tobytes(), "little") ^ _SIGNS) - _SIGNS
+    signs = _signs(len(numbers))
+    return (int.from_bytes(array("q", numbers).tobytes(), "little") ^ signs) - signs
 
 
 def pack_vector(numbers: int) -> bytes:
-    """A vector as signed 64-bit integers, little-endian."""
-    return ((numbers + _SIGNS) ^ _SIGNS).to_bytes(8 * WIDTH, "little")
+    """A vector as signed 64-bit integers, little-endian, as many as it needs: zeros at its end are left out."""
+    width = numbers.bit_length() // 64 + 1
+    signs = _signs(width)
+    return ((numbers + signs) ^ signs).to_bytes(8 * width, "little")
 
 
 def unpack_vector(value: bytes) -> int:
     """The vector packed in `value`."""
-    return (int.from_bytes(value, "little") ^ _SIGNS) - _SIGNS
+    signs = _signs(len(value) // 8)
+    return (int.from_bytes(value, "little") ^ signs) - signs
 
 
-def numbers_of(numbers: int) -> list[int]:
-    """A vector's numbers: count (millionths) and amount (minor units) of each model in turn."""
-    return unpack_numbers(pack_vector(numbers))
+def numbers_of(numbers: int, width: int) -> list[int]:
+    """A vector's first `width` numbers: count (millionths) and amount (minor units) of each model in turn."""
+    return padded(unpack_numbers(pack_vector(numbers)), width)
+
+
+def padded(numbers: Sequence[int], width: int) -> list[int]:
+    """The numbers with zeros up to that many."""
+    return [*numbers[:width], *[0] * (width - len(numbers))]
 
 
 def pack_numbers(numbers: Sequence[int]) -> bytes:

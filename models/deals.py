@@ -1,19 +1,17 @@
 """Deals: what all facts known of one say together, and the conversions it makes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
+from models.catalogue import OPEN, STAGE
 from models.facts import DealChange, Refund
 from models.money import to_minor
 from models.rules import Rules
 from models.times import day_of
-
-OPEN = "open"
-"""Kind of conversion: the opportunities of deals that are open now, on the days of their creation."""
 
 
 class Booking(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -136,10 +134,11 @@ def is_open(deal: Deal, rules: Rules) -> bool:
 
 
 def conversions_of(deal: Deal, rules: Rules) -> list[Conversion]:
-    """The deal's opportunity, its win, and the refunds of the win."""
+    """The deal's opportunity, its first entry of each configured stage, its win, and the refunds of the win."""
     if deal.created_at is None or deal.deleted:
         return []
     made = [_conversion("opportunity", deal, deal.created_at, rules)]
+    made += (_conversion(kind, deal, at, rules) for kind, at in _entered(deal, rules))
     moment = won_at(deal, rules)
     if moment is not None:
         made.append(_conversion("won", deal, moment, rules))
@@ -152,6 +151,14 @@ def booked_as(conversion: Conversion, deal: Deal, rules: Rules) -> list[Conversi
     if conversion.kind == "opportunity" and is_open(deal, rules):
         return [conversion, msgspec.structs.replace(conversion, kind=OPEN)]
     return [conversion]
+
+
+def _entered(deal: Deal, rules: Rules) -> Iterator[tuple[str, int]]:
+    """The conversions at configured stages, each with the first time the deal ever entered it."""
+    for name in dict.fromkeys(rules.settings.conversion_stages):
+        first = next((at for at, stage in deal.stages if stage == name), None)
+        if first is not None:
+            yield f"{STAGE}{name}", first
 
 
 def _conversion(kind: str, deal: Deal, at: int, rules: Rules) -> Conversion:

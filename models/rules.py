@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property, lru_cache
 
+from models.attribution import whole
+from models.catalogue import STAGE, conversion_kinds, kept_models
 from models.channels import Classify, classifier
+from models.custom import CustomModel
 from models.facts import IsBot
 from models.money import Rates
 from models.referrers import referrer_kind
@@ -53,7 +57,47 @@ class Rules:
         return self.settings.session_hours * HOUR
 
     @cached_property
+    def conversions(self) -> tuple[str, ...]:
+        """The kinds of conversions whose credits are kept."""
+        return conversion_kinds(self.settings)
+
+    @cached_property
     def lookback(self) -> dict[str, int]:
         """Microseconds before a conversion, by kind, in which touches take part."""
-        kinds = ("lead", "opportunity", "won")
-        return {kind: getattr(self.settings.lookback, kind) * DAY for kind in kinds}
+        days = self.settings.lookback
+        kinds = {"lead": days.lead, "opportunity": days.opportunity, "won": days.won}
+        stages = {f"{STAGE}{name}": days.stages.get(name, days.stage) for name in self.settings.conversion_stages}
+        return {kind: each * DAY for kind, each in {**kinds, **stages}.items()}
+
+    # --- attribution models -----------------------------------------------------------
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The models that cells keep, in their order."""
+        return kept_models(self.settings)
+
+    @cached_property
+    def width(self) -> int:
+        """Numbers of a cell: count (millionths) and amount (minor units) of each model in turn."""
+        return 2 * len(self.models)
+
+    @cached_property
+    def custom(self) -> tuple[CustomModel, ...]:
+        """The models of the settings, in the order in which cells keep them."""
+        return tuple(self.settings.models.values())
+
+    @cached_property
+    def weighs_roles(self) -> bool:
+        """Does any model ask for the roles of people?"""
+        return any(model.weighs_roles for model in self.custom)
+
+    @cached_property
+    def team_shares(self) -> dict[str, int]:
+        """What `team_split` gives each team, in proportion."""
+        shares = whole([Fraction(share) for share in self.settings.team_split.values()])
+        return dict(zip(self.settings.team_split, shares or (), strict=True))
+
+    @cached_property
+    def half_life(self) -> int:
+        """Microseconds in which `time_decay` halves a weight."""
+        return round(self.settings.time_decay_half_life_days * DAY)

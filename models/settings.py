@@ -3,11 +3,13 @@
 `deploy/reference.toml` is this file in the operator's words; a test keeps them equal.
 """
 
+from decimal import Decimal
 from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
+from models.custom import CustomModel, check_models, normalised
 from models.destinations import Destination, check_destinations
 from models.dispatch import Delivery, check_delivery
 from models.errors import BadInput
@@ -115,11 +117,16 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lookback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many days before a conversion a touch still takes part."""
+    """How many days before a conversion a touch still takes part.
+
+    `stage` is for conversions at a stage, `stages` for single ones of them.
+    """
 
     lead: int = 90
     opportunity: int = 90
     won: int = 90
+    stage: int = 90
+    stages: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Warmth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,7 +198,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     free_mail_domains: tuple[str, ...] = ()
     filters: tuple[str, ...] = ("industry", "segment")
+    conversion_stages: tuple[str, ...] = ()
     time_decay_half_life_days: float = 7.0
+    markov_order: Literal[1, 2, 3] = 1
+    team_split: dict[str, Decimal] = msgspec.field(
+        default_factory=lambda: {"marketing": Decimal(50), "sales": Decimal(50)}
+    )
+    models: dict[str, CustomModel] = msgspec.field(default_factory=dict)
     pipelines: dict[str, Pipeline] = msgspec.field(default_factory=dict)
     lead_quality: str = "none"
     channels: tuple[ChannelRule, ...] = ()
@@ -233,7 +246,17 @@ def check(settings: Settings) -> Settings:
     check_routes(settings.routes, settings.destinations)
     check_delivery(settings.delivery)
     _check_warmth(settings.warmth)
-    return settings
+    _check_team_split(settings.team_split)
+    check_models(settings.models)
+    return msgspec.structs.replace(settings, models=normalised(settings.models))
+
+
+def _check_team_split(shares: dict[str, Decimal]) -> None:
+    for team, share in shares.items():
+        if not (share.is_finite() and share >= 0) or team != team.strip().lower():
+            raise BadInput(f"team_split.{team}", "a team in lower case with a share from 0", str(share))
+    if not any(shares.values()):
+        raise BadInput("team_split", "at least one team with a share above 0", {})
 
 
 def _check_warmth(warmth: Warmth) -> None:

@@ -18,9 +18,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from models.accounts import Account
-from models.attribution import MODELS
+from models.attribution import PARTICIPATION
 from models.conversions import (
-    WIDTH,
     Cell,
     Cells,
     Credit,
@@ -73,6 +72,7 @@ class Audit(msgspec.Struct, frozen=True):
     refused: int
     accounts: int
     cells: int
+    width: int
     counts: int
     deals: int
     credits: int
@@ -97,7 +97,7 @@ class Audit(msgspec.Struct, frozen=True):
     def words(self) -> str:
         """What was compared and what came of it."""
         compared = (
-            f"{self.facts:,} facts ({self.refused:,} refused): {self.cells:,} cells of {WIDTH} numbers, "
+            f"{self.facts:,} facts ({self.refused:,} refused): {self.cells:,} cells of {self.width} numbers, "
             f"{self.counts:,} counts, {self.deals:,} deals with {self.credits:,} credits, {self.waiting:,} waiting"
         )
         balance = f"; the books do not balance on {', '.join(self.unbalanced)}" if self.unbalanced else ""
@@ -308,43 +308,47 @@ def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
     cells = without_zeros(copy.cells)
     credits = live_credits(copy.accounts, rules)
     differences = chain(
-        _cell_differences(cells, books.cells),
+        _cell_differences(cells, books.cells, rules.models),
         _count_differences(copy.counts, books.counts),
         _waiting_differences(copy.waiting, books.waiting),
         _listed_differences(copy.listed, books.listed),
         _company_differences(live_companies(copy.accounts, rules), books.companies),
-        _credit_differences(credits, books.deals),
+        _credit_differences(credits, books.deals, rules),
     )
     return Audit(
         facts=facts,
         refused=len(books.refusals),
         accounts=len(copy.accounts),
         cells=len(cells.keys() | books.cells.keys()),
+        width=rules.width,
         counts=len(copy.counts.keys() | books.counts.keys()),
         deals=len(credits.keys() | books.deals.keys()),
         credits=sum(len(each) for of_deal in books.deals.values() for each in of_deal.values()),
         waiting=len(copy.waiting.keys() | books.waiting.keys()),
         differences=list(differences),
-        unbalanced=list(_unbalanced(cells)),
+        unbalanced=list(_unbalanced(cells, rules)),
     )
 
 
-def _cell_differences(live: Cells, batch: Cells) -> Iterator[Difference]:
+def _cell_differences(live: Cells, batch: Cells, models: Sequence[str]) -> Iterator[Difference]:
     for cell in sorted(live.keys() | batch.keys(), key=_cell_order):
         mine, theirs = live.get(cell, 0), batch.get(cell, 0)
         if mine != theirs:
             value = "(none)" if cell.value is None else cell.value
             where = f"{cell.conversion} {cell.day} {cell.dimension}={value}"
-            yield from _by_model("total", where, numbers_of(mine), numbers_of(theirs))
+            numbers = [numbers_of(each, 2 * len(models)) for each in (mine, theirs)]
+            yield from _by_model("total", where, models, *numbers)
 
 
 def _cell_order(cell: Cell) -> tuple[Any, ...]:
     return *cell[:3], cell.value is None, cell.value or ""
 
 
-def _by_model(what: str, where: str, live: Sequence[int] | None, batch: Sequence[int] | None) -> Iterator[Difference]:
+def _by_model(
+    what: str, where: str, models: Sequence[str], live: Sequence[int] | None, batch: Sequence[int] | None
+) -> Iterator[Difference]:
     """The models under which the numbers differ."""
-    for number, model in enumerate(MODELS):
+    for number, model in enumerate(models):
         mine, theirs = _of_model(live, number), _of_model(batch, number)
         if mine != theirs:
             yield Difference(what, where, model, mine, theirs)
@@ -389,13 +393,13 @@ class _Earned(NamedTuple):
     words: str
 
 
-def _earned(credit: Credit) -> _Earned:
+def _earned(credit: Credit, rules: Rules) -> _Earned:
     touch = credit.touch
     words = "unattributed" if touch is None else f"{touch.kind} {touch.id} at {to_text(touch.at)} by {touch.channel}"
-    return _Earned(b"" if touch is None else pack(touch), credit.funnel_stage, tuple(credit.shares), words)
+    return _Earned(b"" if touch is None else pack(touch), credit.funnel_stage, tuple(credit.shares(rules)), words)
 
 
-def _credit_differences(live: Credits, batch: Credits) -> Iterator[Difference]:
+def _credit_differences(live: Credits, batch: Credits, rules: Rules) -> Iterator[Difference]:
     for name in sorted(live.keys() | batch.keys()):
         mine, theirs = live.get(name), batch.get(name)
         if mine is None or theirs is None:
@@ -403,7 +407,7 @@ def _credit_differences(live: Credits, batch: Credits) -> Iterator[Difference]:
             continue
         for conversion in sorted(mine.keys() | theirs.keys()):
             where = f"deal {name} {conversion}"
-            yield from _conversion_differences(where, mine.get(conversion), theirs.get(conversion))
+            yield from _conversion_differences(where, mine.get(conversion), theirs.get(conversion), rules)
 
 
 def _presence(found: object) -> str | None:
@@ -411,34 +415,37 @@ def _presence(found: object) -> str | None:
 
 
 def _conversion_differences(
-    where: str, live: Sequence[Credit] | None, batch: Sequence[Credit] | None
+    where: str, live: Sequence[Credit] | None, batch: Sequence[Credit] | None, rules: Rules
 ) -> Iterator[Difference]:
     if live is None or batch is None:
         yield Difference("conversion", where, None, _presence(live), _presence(batch))
         return
-    mine, theirs = {_earned(each) for each in live}, {_earned(each) for each in batch}
+    mine, theirs = {_earned(each, rules) for each in live}, {_earned(each, rules) for each in batch}
     by_touch = {each.touch: each for each in sorted(theirs - mine)}
     for each in sorted(mine - theirs):
         other = by_touch.pop(each.touch, None)
-        yield from _touch_differences(where, each, other)
+        yield from _touch_differences(where, each, other, rules.models)
     for each in by_touch.values():
-        yield from _by_model("credit", f"{where}: {each.words}", None, each.shares)
+        yield from _by_model("credit", f"{where}: {each.words}", rules.models, None, each.shares)
 
 
-def _touch_differences(where: str, live: _Earned, batch: _Earned | None) -> Iterator[Difference]:
+def _touch_differences(where: str, live: _Earned, batch: _Earned | None, models: Sequence[str]) -> Iterator[Difference]:
     words = f"{where}: {live.words}"
     if batch and live.stage != batch.stage:
         yield Difference("funnel stage", words, None, live.stage, batch.stage)
-    yield from _by_model("credit", words, live.shares, batch.shares if batch else None)
+    yield from _by_model("credit", words, models, live.shares, batch.shares if batch else None)
 
 
-def _unbalanced(cells: Cells) -> Iterator[str]:
-    """The days on which dimensions or models do not add up to the same."""
+def _unbalanced(cells: Cells, rules: Rules) -> Iterator[str]:
+    """The days on which dimensions or models do not add up to the same; `participation` never does."""
+    apart = 2 * rules.models.index(PARTICIPATION)
     sums: dict[tuple[str, str], dict[str, int]] = {}
     for cell, vector in cells.items():
         by_dimension = sums.setdefault((cell.conversion, cell.day), {})
         by_dimension[cell.dimension] = by_dimension.get(cell.dimension, 0) + vector
     for (conversion, day), by_dimension in sorted(sums.items()):
-        numbers = [numbers_of(vector) for vector in by_dimension.values()]
+        numbers = [numbers_of(vector, rules.width) for vector in by_dimension.values()]
+        for each in numbers:
+            del each[apart : apart + 2]
         if len({pair for each in numbers for pair in zip(each[::2], each[1::2], strict=True)}) != 1:
             yield f"{conversion} {day}"

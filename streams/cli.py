@@ -34,7 +34,7 @@ _ELSEWHERE = {
     "load": Elsewhere("streams.load", "load_command", "Load facts from files into a topic."),
     "report": Elsewhere("streams.report_commands", "report", "Ask the totals."),
 }
-_ORDER = ("dev", "worker", "web", "topics", "settings", "load", "wait", "report", "audit", "rebuild")
+_ORDER = ("dev", "worker", "web", "topics", "settings", "models", "load", "wait", "report", "audit", "rebuild")
 
 
 class Commands(click.Group):
@@ -139,6 +139,16 @@ def topics(create: bool, style: Style) -> None:
 
     quiet_clients()
     show([msgspec.structs.asdict(row) for row in asyncio.run(listed())], style)
+
+
+@main.command()
+@in_style
+def models(style: Style) -> None:
+    """List the attribution models, those of the settings too."""
+    from models.catalogue import described
+    from streams import config
+
+    show([each._asdict() for each in described(config.load())], style)
 
 
 @main.group(invoke_without_command=True)

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 from models.accounts import Account, Booked
-from models.attribution import MODELS
-from models.conversions import WIDTH, Credit, funnel_stage, milestones_of
+from models.conversions import Credit, funnel_stage, milestones_of
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.errors import NotFound
 from models.members import DealRecord, Person, account_id
@@ -24,7 +23,7 @@ _SESSION = "s"
 
 
 async def deal(redis: Any, settings: Settings, id: str) -> Document:
-    """{deal, conversions: [{kind, at, amount …, touches: [{at, person, channel …, credits}], unattributed}]}.
+    """{deal, models, conversions: [{kind, at, amount …, touches: [{at, person, channel …, credits}], unattributed}]}.
 
     Touches are those that took part, oldest first; `credits` and `unattributed` are
     {model: {count, amount}}. Raises NotFound when no fact names the deal.
@@ -36,10 +35,10 @@ async def deal(redis: Any, settings: Settings, id: str) -> Document:
     account = await _account_above(redis, rules, record.parent)
     part = next((name for name in account.deals if id_in(name) == id), None) if account else None
     if account is None or part is None:  # its facts are on their way to the account
-        return {"deal": deal_row(record.deal, None, rules), "conversions": []}
+        return {"deal": deal_row(record.deal, None, rules), "models": list(rules.models), "conversions": []}
     standing = account.deals[part]
     opened = [_conversion(account, part, each, rules) for each in conversions_of(standing, rules)]
-    return {"deal": deal_row(standing, account.name, rules), "conversions": opened}
+    return {"deal": deal_row(standing, account.name, rules), "models": list(rules.models), "conversions": opened}
 
 
 async def journey(redis: Any, settings: Settings, account: str) -> Document:
@@ -108,23 +107,23 @@ def _conversion(account: Account, part: str, conversion: Conversion, rules: Rule
     if conversion.amount is None:
         row["waits_for"] = f"a rate from {conversion.currency} to {rules.settings.currency}"
         return {**row, "touches": [], "unattributed": None}
-    none = [0] * WIDTH
-    earned = {id(credit.touch): credit.shares for credit in booked.credits if credit.touch is not None}
+    none = [0] * rules.width
+    earned = {id(credit.touch): credit.shares(rules) for credit in booked.credits if credit.touch is not None}
     persons = {id(touch): person for touch, person in _with_persons(account)}
     row["touches"] = [
         {
             **touch_row(touch, persons.get(id(touch))),
             "funnel_stage": stage,
-            "credits": _by_model(earned.get(id(touch), none)),
+            "credits": _by_model(earned.get(id(touch), none), rules),
         }
         for touch, stage in _with_stages(account, part, booked, rules)
     ]
-    row["unattributed"] = _by_model(next(_unattributed(booked.credits), none))
+    row["unattributed"] = _by_model(next(_unattributed(booked.credits, rules), none), rules)
     return row
 
 
-def _unattributed(credits: Iterable[Credit]) -> Iterator[list[int]]:
-    return (credit.shares for credit in credits if credit.touch is None)
+def _unattributed(credits: Iterable[Credit], rules: Rules) -> Iterator[list[int]]:
+    return (credit.shares(rules) for credit in credits if credit.touch is None)
 
 
 def _with_stages(account: Account, part: str, booked: Booked, rules: Rules) -> Iterator[tuple[Touch, str]]:
@@ -136,9 +135,9 @@ def _with_stages(account: Account, part: str, booked: Booked, rules: Rules) -> I
     return ((touch, funnel_stage(touch.at, milestones)) for touch in booked.touches)
 
 
-def _by_model(shares: Sequence[int]) -> Document:
+def _by_model(shares: Sequence[int], rules: Rules) -> Document:
     """{model: {count (millionths), amount (minor units)}}, models without a share left out."""
-    pairs = zip(MODELS, shares[::2], shares[1::2], strict=True)
+    pairs = zip(rules.models, shares[::2], shares[1::2], strict=True)
     return {model: {"count": count, "amount": amount} for model, count, amount in pairs if count or amount}
 
 

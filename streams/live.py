@@ -17,7 +17,7 @@ import msgspec
 from redis.asyncio import Redis
 from starlette.types import Receive, Send
 
-from models.attribution import MODELS
+from models.catalogue import kept_models
 from models.errors import TouchlineError, Unavailable
 from models.money import DECIMALS
 from models.settings import Settings
@@ -44,6 +44,8 @@ _START = {
     ],
 }
 _HEARTBEAT = b"event: alive\ndata: 1\n\n"
+_ADDS_UP = "linear"
+"""A model whose credits add up to the whole, as those of `participation` do not."""
 
 
 class Page:
@@ -167,16 +169,16 @@ async def snapshot(redis: Redis, settings: Settings, models: Sequence[str]) -> R
     with translated():
         revenue = {
             model: await reports.credits(redis, settings, model=model, by="channel", conversion="won")
-            for model in models
+            for model in {*models, _ADDS_UP}
         }
         pipeline = await reports.pipeline(redis, settings)
         newest = await newest_touches(redis, settings)
     return {
         "currency": settings.currency,
         "decimals": DECIMALS[settings.currency],
-        "models": list(MODELS),
+        "models": list(kept_models(settings)),
         "writeKey": next(iter(settings.web.write_keys), ""),
-        "pot": _pot(next(iter(revenue.values()), [])),
+        "pot": _pot(revenue[_ADDS_UP]),
         "pipeline": pipeline,
         "revenue": revenue,
         "newest": newest,
@@ -194,7 +196,7 @@ async def newest_touches(redis: Redis, settings: Settings) -> list[Row]:
 
 
 def _pot(rows: Sequence[Row]) -> Row:
-    """All won revenue: credits add up to it under any model, refunds within."""
+    """All won revenue: what its credits add up to, refunds within."""
     return {"amount": sum(row["amount"] for row in rows), "count": sum(row["count"] for row in rows)}
 
 

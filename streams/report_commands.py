@@ -1,19 +1,21 @@
 """`touchline report …`: the reports of streams.reports, printed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from models.attribution import MODELS
+from models.attribution import BUILT_IN
 from models.conversions import DIMENSIONS
 from models.filters import Where
-from streams import reports
+from streams import earned, reports
 from streams.commands import filtered, in_style, on_tables
 from streams.journeys import Document
 from streams.printing import Row, Style, money, show
 
 NO_VALUE = "(none)"
+_MODELS = f"{', '.join(BUILT_IN)}, and those of the settings (`touchline models`)."
+_CONVERSIONS = "lead, opportunity, won, stage:NAME of a configured stage."
 
 
 @click.group()
@@ -24,12 +26,15 @@ def report() -> None:
     """
 
 
+def _by(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option("--by", metavar="DIMENSION", help=", ".join(DIMENSIONS), **options)
+
+
 def _asks(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which credits are added up."""
     options = (
-        click.option("--by", required=True, metavar="DIMENSION", help=", ".join(DIMENSIONS)),
-        click.option("--conversion", default="won", show_default=True, help=", ".join(reports.CONVERSIONS)),
-        click.option("--grain", default="total", show_default=True, help=", ".join(reports.GRAINS)),
+        click.option("--conversion", default="won", show_default=True, help=_CONVERSIONS),
+        click.option("--grain", default="total", show_default=True, help=", ".join(earned.GRAINS)),
         click.option("--from", "since", metavar="DAY", help="First day, such as 2026-04-01."),
         click.option("--to", "until", metavar="DAY", help="Last day, included."),
         filtered,
@@ -41,7 +46,8 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @report.command()
-@click.option("--model", required=True, help=", ".join(MODELS))
+@click.option("--model", required=True, help=_MODELS)
+@_by(required=True)
 @_asks
 def credits(model: str, by: str, style: Style, **asked: Any) -> None:
     """Which values of a dimension earned what, under one model."""
@@ -51,8 +57,9 @@ def credits(model: str, by: str, style: Style, **asked: Any) -> None:
 
 
 @report.command()
-@click.option("--models", required=True, metavar="A,B,…", help=", ".join(MODELS))
+@click.option("--models", required=True, metavar="A,B,…", help=_MODELS)
 @click.option("--settings", "versions", metavar="live,NAME", help="Under two versions of the settings.")
+@_by(required=True)
 @_asks
 def compare(models: str, versions: str | None, by: str, style: Style, **asked: Any) -> None:
     """The same under several models side by side, or under two versions of the settings."""
@@ -90,6 +97,16 @@ def _affected(document: Document) -> str:
 
 
 @report.command()
+@_by(default="team", show_default=True)
+@_asks
+def sourced(by: str, style: Style, **asked: Any) -> None:
+    """What each team, rep, campaign or channel sourced (had the first touch of) and influenced (had any)."""
+    rows = on_tables(lambda redis, settings: reports.sourced(redis, settings, by=by, **asked))
+    numbers = [f"{each}.{number}" for each in ("sourced", "influenced") for number in ("count", "amount")]
+    show(rows, style, ("period", by, *numbers, "currency"), millionths=True, missing=NO_VALUE)
+
+
+@report.command()
 @click.argument("id")
 @in_style
 def deal(id: str, style: Style) -> None:
@@ -106,15 +123,15 @@ def deal_rows(document: Document) -> Iterator[Row]:
     for conversion in document["conversions"]:
         of = {"conversion": conversion["kind"], "conversion_at": conversion["at"]}
         for touch in conversion["touches"]:
-            credits = _every_model(touch["credits"])
+            credits = _every_model(touch["credits"], document["models"])
             yield {**of, **touch, "credits": credits, "currency": conversion["currency"]}
         if conversion["unattributed"]:
-            credits = _every_model(conversion["unattributed"])
+            credits = _every_model(conversion["unattributed"], document["models"])
             yield {**of, "kind": "unattributed", "credits": credits, "currency": conversion["currency"]}
 
 
-def _every_model(credits: Document) -> Document:
-    return {model: credits.get(model, {"count": 0, "amount": 0}) for model in MODELS}
+def _every_model(credits: Document, models: Iterable[str]) -> Document:
+    return {model: credits.get(model, {"count": 0, "amount": 0}) for model in models}
 
 
 def _print_deal(document: Document) -> None:
@@ -127,29 +144,29 @@ def _print_deal(document: Document) -> None:
         worth = "" if waits else f", {_worth(conversion['amount'], conversion['currency'])}"
         click.echo(f"\n{conversion['kind']} at {conversion['at']}{worth}{waits}")
         if not waits:
-            show(list(_touch_lines(conversion)), "table")
+            show(list(_touch_lines(conversion, document["models"])), "table")
 
 
 def _worth(amount: int, currency: str) -> str:
     return f"{money(amount, currency)} {currency}"
 
 
-def _touch_lines(conversion: Document) -> Iterator[Row]:
+def _touch_lines(conversion: Document, models: Sequence[str]) -> Iterator[Row]:
     """A line for each touch: when, who, what, and its share under each model."""
     for touch in conversion["touches"]:
         source = " / ".join(each for each in (touch["channel"], touch["source"], touch["campaign"]) if each)
         who = {"at": touch["at"], "person": touch["person"], "kind": touch["kind"], "from": source}
-        yield {**who, "stage": touch["funnel_stage"], **_shares(touch["credits"], conversion)}
+        yield {**who, "stage": touch["funnel_stage"], **_shares(touch["credits"], conversion, models)}
     if conversion["unattributed"]:
         none = {"at": "", "person": "", "kind": "unattributed", "from": "", "stage": ""}
-        yield {**none, **_shares(conversion["unattributed"], conversion)}
+        yield {**none, **_shares(conversion["unattributed"], conversion, models)}
 
 
-def _shares(credits: Document, conversion: Document) -> dict[str, str]:
+def _shares(credits: Document, conversion: Document, models: Sequence[str]) -> dict[str, str]:
     """Each model's amount; its part of the conversion when that is worth nothing."""
     if conversion["amount"]:
-        return {name: money(credits.get(name, {}).get("amount", 0), conversion["currency"]) for name in MODELS}
-    return {name: f"{credits.get(name, {}).get('count', 0) / 10_000:.2f} %" for name in MODELS}
+        return {name: money(credits.get(name, {}).get("amount", 0), conversion["currency"]) for name in models}
+    return {name: f"{credits.get(name, {}).get('count', 0) / 10_000:.2f} %" for name in models}
 
 
 @report.command()

@@ -5,171 +5,25 @@ millionths of a conversion, counts of the pipeline are deals. All read Redis onl
 `lanes`, which asks Kafka how much there is to read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from models.attribution import MODELS
-from models.conversions import DIMENSIONS, unpack_numbers
-from models.errors import BadInput, Unavailable
+from models.catalogue import STAGE, conversion_kinds
+from models.errors import Unavailable
 from models.filters import ATTRIBUTES, Where, parts_of
 from models.lanes import LANES
 from models.pipeline import PIPELINE
 from models.settings import Settings
-from streams import journeys
-from streams.filtered import read_cells, read_filtered_counts
-from streams.tables import cell_of, key, read_counts, waiting_entry
+from streams import earned, journeys
+from streams.filtered import read_filtered_counts
+from streams.tables import key, read_counts, waiting_entry
 
 Row = dict[str, Any]
+credits = earned.credits
+compare = earned.compare
+sourced = earned.sourced
 deal = journeys.deal
 journey = journeys.journey
-
-CONVERSIONS = ("lead", "opportunity", "open", "won")
-GRAINS = {"total": 0, "month": len("2026-04"), "day": len("2026-04-03")}
-"""Per grain how much of a day names its period; 0: there is one period, `total`."""
-_ALIASES = {"touch_kind": "kind", "stage": "funnel_stage", "landing": "landing_page"}
-
-
-class Query(NamedTuple):
-    """What is asked of the totals, checked; `since` and `until` are days, both included."""
-
-    models: tuple[str, ...]
-    dimension: str
-    conversion: str
-    grain: str
-    since: str
-    until: str
-
-    def period(self, day: str) -> str:
-        """The period of a day."""
-        return day[: GRAINS[self.grain]] or "total"
-
-    def places(self) -> list[int]:
-        """Where a cell keeps the models' counts; each amount is the next number."""
-        return [2 * MODELS.index(model) for model in self.models]
-
-
-Sums = dict[tuple[str, str | None], list[int]]
-"""Period and value → count and amount of each model asked for, in turn."""
-
-
-async def credits(
-    redis: Any,
-    settings: Settings,
-    *,
-    model: str,
-    by: str,
-    conversion: str = "won",
-    grain: str = "total",
-    since: str | None = None,
-    until: str | None = None,
-    where: Where = (),
-) -> list[Row]:
-    """Rows {period, <by>: value, count, amount, currency}: by period, then the greatest amount first.
-
-    A value of None is a touch without the dimension. Refunds are within `won`, on their
-    own days. Raises BadInput for anything unknown.
-    """
-    query = _checked([model], by, conversion=conversion, grain=grain, since=since, until=until)
-    sums = await _sums(redis, settings, query, where)
-    return [
-        {"period": period, by: value, "count": count, "amount": amount, "currency": settings.currency}
-        for (period, value), (count, amount) in _sorted(sums)
-    ]
-
-
-async def compare(
-    redis: Any,
-    settings: Settings,
-    *,
-    models: Sequence[str],
-    by: str,
-    conversion: str = "won",
-    grain: str = "total",
-    since: str | None = None,
-    until: str | None = None,
-    where: Where = (),
-) -> list[Row]:
-    """Rows {period, <by>: value, <model>: {count, amount} …, currency}, ordered by the first model."""
-    query = _checked(models, by, conversion=conversion, grain=grain, since=since, until=until)
-    sums = await _sums(redis, settings, query, where)
-    return [
-        {"period": period, by: value, **_by_model(query.models, numbers), "currency": settings.currency}
-        for (period, value), numbers in _sorted(sums)
-    ]
-
-
-def _by_model(models: Sequence[str], numbers: Sequence[int]) -> Row:
-    pairs = zip(models, numbers[::2], numbers[1::2], strict=True)
-    return {model: {"count": count, "amount": amount} for model, count, amount in pairs}
-
-
-def dimension_of(by: str) -> str:
-    """The dimension that a user means: hyphens and other names are as good."""
-    name = by.strip().lower().replace("-", "_")
-    name = _ALIASES.get(name, name)
-    if name not in DIMENSIONS:
-        raise BadInput("by", f"one of {', '.join(DIMENSIONS)}", by)
-    return name
-
-
-def _checked(
-    models: Iterable[str], by: str, *, conversion: str, grain: str, since: str | None, until: str | None
-) -> Query:
-    known = tuple(dict.fromkeys(_one_of("model", MODELS, model) for model in models))
-    if not known:
-        raise BadInput("models", f"one or more of {', '.join(MODELS)}", "nothing")
-    return Query(
-        known,
-        dimension_of(by),
-        _one_of("conversion", CONVERSIONS, conversion),
-        _one_of("grain", GRAINS, grain),
-        _day("from", since) or "",
-        _day("to", until) or "9999-12-31",
-    )
-
-
-def _one_of(where: str, known: Iterable[str], value: str) -> str:
-    if value not in known:
-        raise BadInput(where, f"one of {', '.join(known)}", value)
-    return value
-
-
-def _day(where: str, value: str | None) -> str | None:
-    try:
-        return value and date.fromisoformat(value).isoformat()
-    except ValueError:
-        raise BadInput(where, "a day such as 2026-04-03", value) from None
-
-
-async def _sums(redis: Any, settings: Settings, query: Query, where: Where) -> Sums:
-    """The cells asked for, added up over partitions and days."""
-    sums: Sums = {}
-    for sign, fields in await read_cells(redis, settings, query.conversion, query.dimension, where):
-        _add(sums, query, sign, fields)
-    return sums
-
-
-def _add(sums: Sums, query: Query, sign: int, fields: Mapping[bytes, bytes]) -> None:
-    places = query.places()
-    for field, packed in fields.items():
-        cell = cell_of(query.conversion, query.dimension, field)
-        if query.since <= cell.day <= query.until:
-            numbers = unpack_numbers(packed)
-            mine = sums.setdefault((query.period(cell.day), cell.value), [0] * (2 * len(places)))
-            for number, place in enumerate(places):
-                mine[2 * number] += sign * numbers[place]
-                mine[2 * number + 1] += sign * numbers[place + 1]
-
-
-def _sorted(sums: Sums) -> list[tuple[tuple[str, str | None], list[int]]]:
-    """What is not zero: by period, then the first model's amount and count, greatest first; then value."""
-
-    def place(each: tuple[tuple[str, str | None], list[int]]) -> tuple[Any, ...]:
-        (period, value), (count, amount, *_) = each
-        return period, -amount, -count, value is None, value or ""
-
-    return sorted((each for each in sums.items() if any(each[1])), key=place)
 
 
 async def pipeline(redis: Any, settings: Settings, where: Where = ()) -> list[Row]:
@@ -202,10 +56,17 @@ async def waiting(redis: Any, settings: Settings) -> list[Row]:
     rows = []
     for fields in await _hashes(redis, settings, "waiting"):
         for entry, reason in fields.items():
-            kind, _, name = waiting_entry(entry).partition(":")
+            kind, name = _kind_and_name(waiting_entry(entry), settings)
             of_deal, _, refund = name.rpartition("/") if kind == "refund" else (name, "", None)
             rows.append({"kind": kind, "deal": of_deal, "refund": refund, "reason": reason.decode()})
     return sorted(rows, key=lambda row: (row["kind"], row["deal"], row["refund"] or ""))
+
+
+def _kind_and_name(entry: str, settings: Settings) -> tuple[str, str]:
+    """What waits, and of which deal (and refund); a stage's name may hold any character."""
+    stages = (kind for kind in conversion_kinds(settings) if kind.startswith(STAGE) and entry.startswith(f"{kind}:"))
+    kind = max(stages, key=len, default=entry.partition(":")[0])
+    return kind, entry[len(kind) + 1 :]
 
 
 async def _hashes(redis: Any, settings: Settings, name: str) -> list[dict[bytes, bytes]]:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
 from models.accounts import Account
+from models.catalogue import every_model
 from models.conversions import Credit
 from models.errors import BadInput
 from models.reports import Parts, pack
@@ -43,6 +44,9 @@ async def compare(
     versions are named, NotFound for one that does not exist.
     """
     old, new = await _two(redis, settings, names)
+    for model in models:
+        if model not in {*every_model(old), *every_model(new)}:
+            raise BadInput("models", f"one or more of {', '.join(every_model(new))}", model)
     progress = [await _progress(redis, settings, name) for name in names]
     async with AsyncExitStack() as stack:
         is_same = min(progress) >= 0.999
@@ -75,7 +79,8 @@ async def _progress(redis: Any, settings: Settings, name: str) -> float:
 
 
 async def _side(redis: Any, name: str, settings: Settings, *, models: Sequence[str], by: str, **asked: Any) -> Side:
-    rows = await reports.compare(redis, settings, models=models, by=by, **asked)
+    known_models = [model for model in models if model in every_model(settings)]
+    rows = await reports.compare(redis, settings, models=known_models, by=by, **asked) if known_models else []
     known = await entities.names_of(redis, settings, "account")
     accounts = await entities.parts_at_rest(redis, settings, known if len(known) <= MOST_ACCOUNTS else ())
     return Side(name, settings, {(row["period"], row[by]): row for row in rows}, accounts)
@@ -88,8 +93,8 @@ def _rows(old: Side, new: Side, models: Sequence[str], by: str) -> Iterator[Row]
 
 
 def _shares(old: Side, new: Side, place: tuple[str, Any], model: str) -> Row:
-    none = {model: {"count": 0, "amount": 0}}
-    before, after = (side.rows.get(place, none)[model] for side in (old, new))
+    none = {"count": 0, "amount": 0}
+    before, after = (side.rows.get(place, {}).get(model, none) for side in (old, new))
     return {"old": before, "new": after, "difference": {name: after[name] - before[name] for name in after}}
 
 

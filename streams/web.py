@@ -3,6 +3,7 @@
 /v1/…, /beacon/v1/…, /sourceConfig      streams.collector (bare ASGI, no middleware)
 GET /                                   the live page; /static/ its style and script
 GET /api/v1/reports/…                   the rows of `touchline report`, as JSON
+GET /api/v1/models                      the attribution models
 GET /api/v1/live?models=A,B             server-sent events for the live page
 GET /healthz                            200 while Kafka and Redis answer, else 503
 GET /metrics                            Prometheus
@@ -30,7 +31,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from models.attribution import MODELS
+from models.catalogue import described, kept_models
 from models.errors import BadInput, NotYet, TouchlineError, Unavailable
 from models.filters import parse_where
 from models.settings import Settings
@@ -86,6 +87,17 @@ class CompareQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     where: tuple[str, ...] = ()
 
 
+class SourcedQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The parameters of `sourced`: as of `credits`, without a model."""
+
+    by: str = "team"
+    conversion: str = "won"
+    grain: str = "total"
+    since: str | None = None
+    until: str | None = None
+    where: tuple[str, ...] = ()
+
+
 class LiveQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parameter of the live stream: one or two models, separated by a comma."""
 
@@ -126,6 +138,8 @@ class Site:
             Route("/api/v1/live", self.live, methods=["GET"]),
             Route("/api/v1/reports/credits", self.report(self.credits)),
             Route("/api/v1/reports/compare", self.report(self.compare)),
+            Route("/api/v1/reports/sourced", self.report(self.sourced)),
+            Route("/api/v1/models", self.report(self.models)),
             Route("/api/v1/reports/deal/{id:path}", self.report(self.deal)),
             Route("/api/v1/reports/journey/{account:path}", self.report(self.journey)),
             Route("/api/v1/reports/pipeline", self.report(self.pipeline)),
@@ -175,6 +189,16 @@ class Site:
             return await side_by_side.compare(self._redis, self._settings, names=names, **query)
         return await _reports().compare(self._redis, self._settings, **query)
 
+    async def sourced(self, request: Request) -> Any:
+        """The rows of `touchline report sourced`."""
+        query = _query(request, SourcedQuery)
+        return await _reports().sourced(self._redis, self._settings, **_asked(query))
+
+    async def models(self, request: Request) -> Any:
+        """The rows of `touchline models`."""
+        _query(request, NoQuery)
+        return [each._asdict() for each in described(self._settings)]
+
     async def deal(self, request: Request) -> Any:
         """The rows of `touchline report deal`."""
         _query(request, NoQuery)
@@ -203,7 +227,7 @@ class Site:
     async def live(self, request: Request) -> Response:
         """GET /api/v1/live: 200 and a stream of events, 400 unknown model, 503 too many pages."""
         models = _names(_query(request, LiveQuery).models)
-        _check_models(models)
+        _check_models(models, self._settings)
         return EventStream(self._live, models)
 
     async def _redis_answers(self) -> bool:
@@ -439,10 +463,11 @@ def _reports() -> Any:
     return importlib.import_module("streams.reports")
 
 
-def _check_models(models: tuple[str, ...]) -> None:
+def _check_models(models: tuple[str, ...], settings: Settings) -> None:
     """BadInput when a model is unknown or there are more than a page shows."""
     if not 1 <= len(models) <= 2:
         raise BadInput("models", "one or two models", ",".join(models))
+    known = kept_models(settings)
     for model in models:
-        if model not in MODELS:
-            raise BadInput("models", f"one of {', '.join(MODELS)}", model)
+        if model not in known:
+            raise BadInput("models", f"one of {', '.join(known)}", model)

@@ -32,7 +32,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from models import lanes
 from models.accounts import Account, Totals
-from models.conversions import numbers_of, unpack_vector
+from models.conversions import pack_vector, unpack_numbers, unpack_vector
 from models.counts import Count, Counts, add_counts, without_zero_counts
 from models.errors import BadInput
 from models.facts import decode, key_of
@@ -975,7 +975,7 @@ def _unlike(mine: Books, theirs: Books) -> str:
 
 def _plain(value: Any) -> Any:
     """A cell as count and amount of each model in turn; anything else as it is."""
-    return numbers_of(value) if isinstance(value, int) else value
+    return unpack_numbers(pack_vector(value)) if isinstance(value, int) else value
 
 
 def smallest(plan: Plan, fails: Callable[[Plan], object], tries: int = 25) -> Plan:

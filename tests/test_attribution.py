@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.attribution import (
+    BUILT_IN,
     MILLION,
-    MODELS,
     POSITION_MODELS,
     Path,
     apportion,
@@ -118,4 +118,4 @@ def test_time_decay_halves_exactly_each_half_life(halvings: int) -> None:
 
 
 def test_every_model_has_a_name_of_its_own() -> None:
-    assert len(set(MODELS)) == 11
+    assert len(set(BUILT_IN)) == len(BUILT_IN) == 17

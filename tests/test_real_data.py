@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from models.attribution import MODELS as PRODUCT_MODELS
+from models.attribution import BUILT_IN as PRODUCT_MODELS
 from models.conversions import numbers_of
 from models.recompute import RawFact, recompute
 from models.settings import Settings
@@ -291,7 +291,9 @@ def product_books(records: list[Record]) -> Books:
     books = recompute((RawFact(*record) for record in records), rules_from(Settings()))
     credits = {
         (cell.conversion, model, cell.dimension, cell.day, cell.value): (numbers[2 * place], numbers[2 * place + 1])
-        for cell, numbers in ((cell, numbers_of(vector)) for cell, vector in books.cells.items())
+        for cell, numbers in (
+            (cell, numbers_of(vector, 2 * len(PRODUCT_MODELS))) for cell, vector in books.cells.items()
+        )
         for place, model in enumerate(PRODUCT_MODELS)
     }
     return Books(by_month(credits), {stage: (count, amount) for stage, (count, amount) in books.pipeline.items()})

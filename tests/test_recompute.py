@@ -6,6 +6,7 @@ TOUCHLINE_WORLDS is how many generated worlds are compared (default 240, 4,000 i
 import json
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attribution import MODELS
+from models.attribution import PARTICIPATION
+from models.catalogue import OPEN
 from models.conversions import Cells, numbers_of
-from models.deals import OPEN
 from models.errors import BadInput
 from models.filters import label_in
 from models.recompute import Books, recompute
@@ -59,13 +60,13 @@ def compare(facts: list[RawFact], variant: int, where: str) -> None:
     books = recompute(facts, law)
     theirs = oracle.recompute(facts, oracle_settings(law), registrable=REGISTRABLE, free_mail=FREE_MAIL)
 
-    assert by_model(books.cells) == theirs.credits, where
+    assert by_model(books.cells, law, oracle.MODELS) == theirs.credits, where
     assert books.pipeline == {stage or "(none)": list(row) for stage, row in theirs.pipeline.items()}, where
     assert set(books.waiting) == {waiting_name(*entry[:3]) for entry in theirs.waiting}, where
     assert {name: (lead.at, lead.account) for name, lead in books.leads.items()} == {
         name: (person["lead"], person["account"]) for name, person in theirs.persons.items()
     }, where
-    assert by_touch(books) == their_credits(theirs), where
+    assert by_touch(books, law) == their_credits(theirs), where
     assert len(books.refusals) == len(theirs.refused), where
 
 
@@ -73,12 +74,14 @@ Shares = dict[tuple[str, str], list[tuple[str, int, int]]]
 """What each touch earned, by conversion of a deal and model."""
 
 
-def by_touch(books: Books) -> Shares:
+def by_touch(books: Books, law: Rules) -> Shares:
     found: Shares = {}
     for conversions in books.deals.values():
         for name, credits in conversions.items():
-            for place, model in enumerate(MODELS):
-                rows = [(credit.touch.id if credit.touch else oracle.UNATTRIBUTED, credit.shares) for credit in credits]
+            for place, model in places(law, oracle.MODELS):
+                rows = [
+                    (credit.touch.id if credit.touch else oracle.UNATTRIBUTED, credit.shares(law)) for credit in credits
+                ]
                 found[name, model] = [(touch, *row[2 * place : 2 * place + 2]) for touch, row in rows]
     return {key: earned for key, rows in found.items() if (earned := earning(rows))}
 
@@ -120,14 +123,19 @@ def oracle_settings(law: Rules) -> dict[str, Any]:
     }
 
 
-def by_model(cells: Cells) -> Numbers:
-    """Unfiltered cells as the oracle has them: one entry a model, with count and amount; `open` it does not tell."""
+def places(law: Rules, models: Sequence[str]) -> list[tuple[int, str]]:
+    """Where cells keep each of these models."""
+    return [(place, model) for place, model in enumerate(law.models) if model in models]
+
+
+def by_model(cells: Cells, law: Rules, models: Sequence[str]) -> Numbers:
+    """Cells as the oracle has them: one entry for each of these models; `open` it does not tell."""
     numbers: Numbers = {}
     for cell, vector in cells.items():
-        if label_in(cell.conversion) or cell.conversion == OPEN:
+        if label_in(cell.conversion) or cell.conversion == OPEN or cell.dimension not in oracle.DIMENSIONS:
             continue
-        row = numbers_of(vector)
-        for place, model in enumerate(MODELS):
+        row = numbers_of(vector, law.width)
+        for place, model in places(law, models):
             if any(row[2 * place : 2 * place + 2]):
                 key = (cell.conversion, model, cell.dimension, cell.day, cell.value)
                 numbers[key] = (row[2 * place], row[2 * place + 1])
@@ -151,16 +159,21 @@ def test_books_depend_neither_on_order_nor_on_copies(facts: list[RawFact], varia
 @given(worlds(30), st.integers(0, VARIANTS - 1))
 @settings(max_examples=60, deadline=None)
 def test_credits_add_up_in_every_model_and_dimension(facts: list[RawFact], variant: int):
-    books = recompute(facts, rules(variant))
+    law = rules(variant)
+    books = recompute(facts, law)
 
     by_dimension: dict[tuple[str, str], int] = {}
     for cell, numbers in books.cells.items():
         key = (cell.conversion, cell.dimension)
         by_dimension[key] = by_dimension.get(key, 0) + numbers
     for numbers in by_dimension.values():
-        row = numbers_of(numbers)
+        row = numbers_of(numbers, law.width)
+        apart = 2 * law.models.index(PARTICIPATION)
+        del row[apart : apart + 2]
         assert len(set(row[::2])) == len(set(row[1::2])) == 1
-    assert all(numbers_of(vector)[0] == 1_000_000 * len(books.leads) for vector in totals_of(by_dimension, "lead"))
+    assert all(
+        numbers_of(vector, law.width)[0] == 1_000_000 * len(books.leads) for vector in totals_of(by_dimension, "lead")
+    )
 
 
 def totals_of(by_dimension: dict[tuple[str, str], int], conversion: str) -> list[int]:
@@ -200,7 +213,7 @@ def refund(at: str, amount: str, **fields: Any) -> RawFact:
 def credit(books: Books, conversion: str, model: str, dimension: str) -> dict[str | None, tuple[int, int]]:
     """Count and amount by the dimension's value, all days added up."""
     found: dict[str | None, tuple[int, int]] = {}
-    for (kind, name, column, _, value), (count, amount) in by_model(books.cells).items():
+    for (kind, name, column, _, value), (count, amount) in by_model(books.cells, rules(), (model,)).items():
         if (kind, name, column) == (conversion, model, dimension):
             before = found.get(value, (0, 0))
             found[value] = (before[0] + count, before[1] + amount)

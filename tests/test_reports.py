@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from models.attribution import MODELS
+from models.catalogue import kept_models
 from models.channels import Origin
 from models.sessions import Hit
 from models.settings import Kafka, Settings
 from models.settings import Redis as RedisSettings
 from models.times import MINUTE
-from streams import embedded, reports
+from streams import earned, embedded
 from streams.journeys import visits_of
 from streams.printing import money
 from tests.running import STORY, Place, until
@@ -42,7 +42,7 @@ def story(
 
 
 def test_credits_of_a_win_and_its_refund_add_up_in_every_model(story: Place) -> None:
-    for model in MODELS:
+    for model in kept_models(Settings()):
         rows = story.rows("report", "credits", "--model", model, "--by", "channel")
 
         assert sum(row["amount"] for row in rows) == 90_000
@@ -267,14 +267,14 @@ def test_wrong_input_is_named(story: Place, arguments: tuple[str, ...], words: s
 
 
 def test_null_is_none_and_last_among_equals() -> None:
-    sums: reports.Sums = {
+    sums: earned.Sums = {
         ("total", None): [1, 5],
         ("total", "b"): [1, 5],
         ("total", "a"): [2, 5],
         ("total", "c"): [0, 0],
     }
 
-    assert [value for (_, value), _ in reports._sorted(sums)] == ["a", "b", None]
+    assert [value for (_, value), _ in earned._sorted(sums)] == ["a", "b", None]
 
 
 def test_each_touch_of_a_session_has_the_pages_up_to_the_next() -> None:

@@ -1,0 +1,196 @@
+"""Who earned what: credits added up over days, under one model or several side by side.
+
+Amounts are integer minor units of the reporting currency, counts millionths of a
+conversion. All read Redis only.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any, NamedTuple
+
+from models.attribution import PARTICIPATION
+from models.catalogue import conversion_kinds, kept_models
+from models.conversions import DIMENSIONS, padded, unpack_numbers
+from models.errors import BadInput
+from models.filters import Where
+from models.settings import Settings
+from streams.filtered import read_cells
+from streams.tables import cell_of
+
+Row = dict[str, Any]
+GRAINS = {"total": 0, "month": len("2026-04"), "day": len("2026-04-03")}
+"""Per grain how much of a day names its period; 0: there is one period, `total`."""
+_ALIASES = {"touch_kind": "kind", "stage": "funnel_stage", "landing": "landing_page"}
+
+
+class Query(NamedTuple):
+    """What is asked of the totals, checked; `since` and `until` are days, both included.
+
+    `places` say where a cell keeps the models' counts; each amount is the next number.
+    """
+
+    models: tuple[str, ...]
+    places: tuple[int, ...]
+    dimension: str
+    conversion: str
+    grain: str
+    since: str
+    until: str
+
+    def period(self, day: str) -> str:
+        """The period of a day."""
+        return day[: GRAINS[self.grain]] or "total"
+
+
+Sums = dict[tuple[str, str | None], list[int]]
+"""Period and value → count and amount of each model asked for, in turn."""
+
+
+async def credits(
+    redis: Any,
+    settings: Settings,
+    *,
+    model: str,
+    by: str,
+    conversion: str = "won",
+    grain: str = "total",
+    since: str | None = None,
+    until: str | None = None,
+    where: Where = (),
+) -> list[Row]:
+    """Rows {period, <by>: value, count, amount, currency}: by period, then the greatest amount first.
+
+    A value of None is a touch without the dimension. Refunds are within `won`, on their
+    own days. Raises BadInput for anything unknown.
+    """
+    query = _checked(settings, [model], by, conversion=conversion, grain=grain, since=since, until=until)
+    sums = await _sums(redis, settings, query, where)
+    return [
+        {"period": period, by: value, "count": count, "amount": amount, "currency": settings.currency}
+        for (period, value), (count, amount) in _sorted(sums)
+    ]
+
+
+async def compare(
+    redis: Any,
+    settings: Settings,
+    *,
+    models: Sequence[str],
+    by: str,
+    conversion: str = "won",
+    grain: str = "total",
+    since: str | None = None,
+    until: str | None = None,
+    where: Where = (),
+) -> list[Row]:
+    """Rows {period, <by>: value, <model>: {count, amount} …, currency}, ordered by the first model."""
+    query = _checked(settings, models, by, conversion=conversion, grain=grain, since=since, until=until)
+    sums = await _sums(redis, settings, query, where)
+    return [
+        {"period": period, by: value, **_by_model(query.models, numbers), "currency": settings.currency}
+        for (period, value), numbers in _sorted(sums)
+    ]
+
+
+async def sourced(
+    redis: Any,
+    settings: Settings,
+    *,
+    by: str = "team",
+    conversion: str = "won",
+    grain: str = "total",
+    since: str | None = None,
+    until: str | None = None,
+    where: Where = (),
+) -> list[Row]:
+    """Rows {period, <by>: value, sourced: {count, amount}, influenced: {count, amount}, currency}.
+
+    A value sources a conversion when it has the first eligible touch, and influences it
+    when it has any; so what is influenced does not add up. Greatest sourced amount first.
+    """
+    models = {"first_touch": "sourced", PARTICIPATION: "influenced"}
+    days: dict[str, Any] = {"grain": grain, "since": since, "until": until}
+    rows = await compare(redis, settings, models=tuple(models), by=by, conversion=conversion, **days, where=where)
+    return [{models.get(name, name): value for name, value in row.items()} for row in rows]
+
+
+def _by_model(models: Sequence[str], numbers: Sequence[int]) -> Row:
+    pairs = zip(models, numbers[::2], numbers[1::2], strict=True)
+    return {model: {"count": count, "amount": amount} for model, count, amount in pairs}
+
+
+def dimension_of(by: str) -> str:
+    """The dimension that a user means: hyphens and other names are as good."""
+    name = by.strip().lower().replace("-", "_")
+    name = _ALIASES.get(name, name)
+    if name not in DIMENSIONS:
+        raise BadInput("by", f"one of {', '.join(DIMENSIONS)}", by)
+    return name
+
+
+def _checked(
+    settings: Settings,
+    models: Iterable[str],
+    by: str,
+    *,
+    conversion: str,
+    grain: str,
+    since: str | None,
+    until: str | None,
+) -> Query:
+    kept = kept_models(settings)
+    known = tuple(dict.fromkeys(_one_of("model", kept, model) for model in models))
+    if not known:
+        raise BadInput("models", f"one or more of {', '.join(kept)}", "nothing")
+    return Query(
+        known,
+        tuple(2 * kept.index(model) for model in known),
+        dimension_of(by),
+        _one_of("conversion", conversion_kinds(settings), conversion),
+        _one_of("grain", GRAINS, grain),
+        _day("from", since) or "",
+        _day("to", until) or "9999-12-31",
+    )
+
+
+def _one_of(where: str, known: Iterable[str], value: str) -> str:
+    if value not in known:
+        raise BadInput(where, f"one of {', '.join(known)}", value)
+    return value
+
+
+def _day(where: str, value: str | None) -> str | None:
+    try:
+        return value and date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise BadInput(where, "a day such as 2026-04-03", value) from None
+
+
+async def _sums(redis: Any, settings: Settings, query: Query, where: Where) -> Sums:
+    """The cells asked for, added up over partitions and days."""
+    sums: Sums = {}
+    for sign, fields in await read_cells(redis, settings, query.conversion, query.dimension, where):
+        _add(sums, query, sign, fields)
+    return sums
+
+
+def _add(sums: Sums, query: Query, sign: int, fields: Mapping[bytes, bytes]) -> None:
+    width = max(query.places) + 2
+    for field, packed in fields.items():
+        cell = cell_of(query.conversion, query.dimension, field)
+        if query.since <= cell.day <= query.until:
+            numbers = padded(unpack_numbers(packed), width)
+            mine = sums.setdefault((query.period(cell.day), cell.value), [0] * (2 * len(query.places)))
+            for number, place in enumerate(query.places):
+                mine[2 * number] += sign * numbers[place]
+                mine[2 * number + 1] += sign * numbers[place + 1]
+
+
+def _sorted(sums: Sums) -> list[tuple[tuple[str, str | None], list[int]]]:
+    """What is not zero: by period, then the first model's amount and count, greatest first; then value."""
+
+    def place(each: tuple[tuple[str, str | None], list[int]]) -> tuple[Any, ...]:
+        (period, value), (count, amount, *_) = each
+        return period, -amount, -count, value is None, value or ""
+
+    return sorted((each for each in sums.items() if any(each[1])), key=place)
