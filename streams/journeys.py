@@ -32,7 +32,7 @@ async def deal(redis: Any, settings: Settings, id: str) -> Document:
     record = cast(DealRecord, await entity_at_rest(redis, rules, f"deal:{id}"))
     if not record.parts:
         raise NotFound(f"no deal {id} is known")
-    account = await _account_above(redis, rules, record.parent)
+    account = await account_above(redis, rules, record.parent)
     part = next((name for name in account.deals if id_in(name) == id), None) if account else None
     if account is None or part is None:  # its facts are on their way to the account
         return {"deal": deal_row(record.deal, None, rules), "models": list(rules.models), "conversions": []}
@@ -48,8 +48,8 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
     so. Web touches have the pages seen and the seconds on site. Raises NotFound.
     """
     rules = rules_from(settings)
-    asked = await _known_account(redis, rules, account)
-    found = await _account_above(redis, rules, f"account:{asked.name}") or asked
+    asked = await known_account(redis, rules, account)
+    found = await account_above(redis, rules, f"account:{asked.name}") or asked
     seen = await _visits(redis, settings, found.journey.touches)
     people = sorted(found.leads.values(), key=lambda lead: (lead.at, lead.person))
     return {
@@ -58,7 +58,7 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
         "people": [{"person": lead.person, "lead_at": to_text(lead.at)} for lead in people],
         "touches": [
             {**touch_row(touch, person), **seen.get((touch.visitor, touch.id), {})}
-            for touch, person in _with_persons(found)
+            for touch, person in with_persons(found)
         ],
         "deals": [deal_row(each, found.name, rules) for each in sorted(found.deals.values(), key=_by_creation)],
     }
@@ -67,19 +67,19 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
 # --- finding the account ----------------------------------------------------------------
 
 
-async def _known_account(redis: Any, rules: Rules, text: str) -> Account:
+async def known_account(redis: Any, rules: Rules, text: str) -> Account:
     """The account of that id, or of the registrable domain of that host name."""
     for name in dict.fromkeys((account_id(text, rules), text)):
         account = cast(Account, await entity_at_rest(redis, rules, f"account:{name}"))
         if account.parts:
             return account
     person = cast(Person, await entity_at_rest(redis, rules, f"person:{text}"))
-    above = await _account_above(redis, rules, person.parent) if person.parent else None
+    above = await account_above(redis, rules, person.parent) if person.parent else None
     belongs = f"; the person {text} belongs to the account {above.name}" if above else ""
     raise NotFound(f"no account {text} is known{belongs}")
 
 
-async def _account_above(redis: Any, rules: Rules, name: str) -> Account | None:
+async def account_above(redis: Any, rules: Rules, name: str) -> Account | None:
     """The account at the end of who reports to whom, from `name` up; None: not known yet."""
     passed: set[str] = set()
     while name and name not in passed:
@@ -109,16 +109,16 @@ def _conversion(account: Account, part: str, conversion: Conversion, rules: Rule
         return {**row, "touches": [], "unattributed": None}
     none = [0] * rules.width
     earned = {id(credit.touch): credit.shares(rules) for credit in booked.credits if credit.touch is not None}
-    persons = {id(touch): person for touch, person in _with_persons(account)}
+    persons = {id(touch): person for touch, person in with_persons(account)}
     row["touches"] = [
         {
             **touch_row(touch, persons.get(id(touch))),
             "funnel_stage": stage,
-            "credits": _by_model(earned.get(id(touch), none), rules),
+            "credits": by_model(earned.get(id(touch), none), rules),
         }
         for touch, stage in _with_stages(account, part, booked, rules)
     ]
-    row["unattributed"] = _by_model(next(_unattributed(booked.credits, rules), none), rules)
+    row["unattributed"] = by_model(next(_unattributed(booked.credits, rules), none), rules)
     return row
 
 
@@ -135,7 +135,7 @@ def _with_stages(account: Account, part: str, booked: Booked, rules: Rules) -> I
     return ((touch, funnel_stage(touch.at, milestones)) for touch in booked.touches)
 
 
-def _by_model(shares: Sequence[int], rules: Rules) -> Document:
+def by_model(shares: Sequence[int], rules: Rules) -> Document:
     """{model: {count (millionths), amount (minor units)}}, models without a share left out."""
     pairs = zip(rules.models, shares[::2], shares[1::2], strict=True)
     return {model: {"count": count, "amount": amount} for model, count, amount in pairs if count or amount}
@@ -144,7 +144,7 @@ def _by_model(shares: Sequence[int], rules: Rules) -> Document:
 # --- rows -------------------------------------------------------------------------------
 
 
-def _with_persons(account: Account) -> list[tuple[Touch, str | None]]:
+def with_persons(account: Account) -> list[tuple[Touch, str | None]]:
     """The account's touches, oldest first, each with the person whose it is."""
     touches = [
         (touch, account.person_of(path)) for path, of_path in account.journey.by_path.items() for touch in of_path

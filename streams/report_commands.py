@@ -10,6 +10,7 @@ from models.conversions import DIMENSIONS
 from models.filters import Where
 from streams import earned, reports
 from streams.commands import filtered, in_style, on_tables
+from streams.committee_commands import account, person
 from streams.journeys import Document
 from streams.printing import Row, Style, money, show
 
@@ -24,6 +25,10 @@ def report() -> None:
 
     JSON and CSV give amounts in minor units and counts of credits in millionths.
     """
+
+
+report.add_command(account)
+report.add_command(person)
 
 
 def _by(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -14,7 +14,7 @@ from models.filters import ATTRIBUTES, Where, parts_of
 from models.lanes import LANES
 from models.pipeline import PIPELINE
 from models.settings import Settings
-from streams import earned, journeys
+from streams import committees, earned, journeys
 from streams.filtered import read_filtered_counts
 from streams.tables import key, read_counts, waiting_entry
 
@@ -24,6 +24,8 @@ compare = earned.compare
 sourced = earned.sourced
 deal = journeys.deal
 journey = journeys.journey
+account = committees.account
+person = committees.person
 
 
 async def pipeline(redis: Any, settings: Settings, where: Where = ()) -> list[Row]:

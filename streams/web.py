@@ -142,6 +142,8 @@ class Site:
             Route("/api/v1/models", self.report(self.models)),
             Route("/api/v1/reports/deal/{id:path}", self.report(self.deal)),
             Route("/api/v1/reports/journey/{account:path}", self.report(self.journey)),
+            Route("/api/v1/reports/account/{id:path}", self.report(self.account)),
+            Route("/api/v1/reports/person/{id:path}", self.report(self.person)),
             Route("/api/v1/reports/pipeline", self.report(self.pipeline)),
             Route("/api/v1/reports/attributes", self.report(self.attributes)),
             Route("/api/v1/reports/lanes", self.report(self.lanes)),
@@ -208,6 +210,16 @@ class Site:
         """The rows of `touchline report journey`."""
         _query(request, NoQuery)
         return await _reports().journey(self._redis, self._settings, request.path_params["account"])
+
+    async def account(self, request: Request) -> Any:
+        """The document of `touchline report account`."""
+        _query(request, NoQuery)
+        return await _reports().account(self._redis, self._settings, request.path_params["id"])
+
+    async def person(self, request: Request) -> Any:
+        """The document of `touchline report person`."""
+        _query(request, NoQuery)
+        return await _reports().person(self._redis, self._settings, request.path_params["id"])
 
     async def pipeline(self, request: Request) -> Any:
         """The rows of `touchline report pipeline`."""
