@@ -66,7 +66,9 @@ async def person(redis: Any, settings: Settings, id: str) -> Document:
     if above is None or lead is None:
         raise NotFound(f"no person {id} is known")
     parts = await parts_at_rest(redis, settings, [f"person:{each}" for each in lead.ids])
-    return {"asked": name, **person_document(above, lead, rules), "visitors": sorted(_visitors(parts.values()))}
+    document = person_document(above, lead, rules)
+    visitors = {*_visitors(parts.values()), *(touch["visitor"] for touch in document["touches"] if touch["visitor"])}
+    return {"asked": name, **document, "visitors": sorted(visitors)}
 
 
 def _named(found: Account) -> Document:

@@ -17,7 +17,7 @@ from models.times import MINUTE
 from streams import earned, embedded
 from streams.journeys import visits_of
 from streams.printing import money
-from tests.running import STORY, Place, until
+from tests.running import STORY, Place, account, until
 
 
 @pytest.fixture(scope="module")
@@ -299,3 +299,29 @@ def test_money_has_the_decimals_of_its_currency() -> None:
         "1,234",
         "0.001",
     ]
+
+
+def test_an_account_is_opened_up_with_its_people_deals_and_success(story: Place) -> None:
+    found = story.rows("report", "account", "acme.org")
+
+    assert (found["account"], found["asked"], found["domains"]) == ("acme.com", "acme.org", ["acme.org"])
+    assert [person["person"] for person in found["people"]] == ["ann@acme.com", "bob@acme.org"]
+    assert found["success"]["won"] == {"deals": 1, "amount": 90_000}
+    assert story.rows("report", "person", "ANN@acme.com")["visitors"] == ["v1"]
+    assert "who touched whom" in story.run("report", "account", "acme.com").output
+    assert "earned (linear)" in story.run("report", "person", "ann@acme.com").output
+
+
+def test_a_filter_is_asked_of_the_live_totals_and_follows_them(story: Place) -> None:
+    def won(*where: str) -> int:
+        options = [option for each in where for option in ("--where", each)]
+        rows = story.rows("report", "credits", "--model", "linear", "--by", "channel", *options)
+        return sum(row["amount"] for row in rows)
+
+    assert (won("industry=(none)"), won("country=(none)"), won("country=se")) == (90_000, 90_000, 0)
+    story.produce([account("acme.com", "2026-05-04T00:00:00Z", "a2", attributes={"industry": "SaaS", "country": "SE"})])
+    story.run("wait", "--timeout", "60")
+
+    assert (won("industry=saas"), won("industry=(none)")) == (90_000, 0)
+    assert (won("country=se"), won("country=se", "industry=saas"), won("country=(none)")) == (90_000, 90_000, 0)
+    assert {"attribute": "country", "value": "se", "accounts": 1} in story.rows("report", "attributes")
