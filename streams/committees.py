@@ -238,4 +238,4 @@ def _is_booked(conversion: Conversion) -> bool:
 
 
 def _credits(earned: Earned, rules: Rules) -> Document:
-    return {kind: by_model(numbers_of(numbers)) for kind, numbers in sorted(earned.items())}
+    return {kind: by_model(numbers_of(numbers, rules.width), rules) for kind, numbers in sorted(earned.items())}
