@@ -9,10 +9,11 @@ from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
 from models.accounts import Account
-from models.catalogue import every_model
+from models.catalogue import every_model, kept_models
 from models.conversions import Credit
 from models.errors import BadInput
 from models.reports import Parts, pack
+from models.rules import Rules
 from models.settings import Settings
 from streams import entities, previews, reports, versions
 from streams.reference import rules_from
@@ -39,11 +40,13 @@ async def compare(
     """{settings, progress, same_facts, affected: {touches, conversions}, rows} of two versions.
 
     Rows are {period, <by>: value, <model>: {old, new, difference: {count, amount}} …, currency};
-    old is the first version named. `same_facts` is false while a preview has not read what
-    live has. `affected` is None with more than MOST_ACCOUNTS accounts. Raises BadInput unless two
-    versions are named, NotFound for one that does not exist.
+    old is the first version named; a model that a version does not have is None there.
+    `same_facts` is false while a preview has not read what live has; `affected` is None with
+    more than MOST_ACCOUNTS accounts. Raises BadInput unless two versions are named, NotFound
+    for one that does not exist.
     """
     old, new = await _two(redis, settings, names)
+    _check_models(models, old, new)
     for model in models:
         if model not in {*every_model(old), *every_model(new)}:
             raise BadInput("models", f"one or more of {', '.join(every_model(new))}", model)
@@ -57,7 +60,7 @@ async def compare(
             await _side(redis, name, each, models=models, by=by, **asked)
             for name, each in zip(names, (old, new), strict=True)
         ]
-    affected = await asyncio.to_thread(_affected, sides[0], sides[1])
+    affected = await asyncio.to_thread(_affected, sides[0], sides[1], models)
     return {
         "settings": list(names),
         "progress": min(progress),
@@ -72,6 +75,13 @@ async def _two(redis: Any, settings: Settings, names: Sequence[str]) -> tuple[Se
         raise BadInput("settings", "two versions such as live,NAME", ",".join(names))
     one, two = [await versions.in_force(redis, settings, name) for name in names]
     return one, two
+
+
+def _check_models(models: Sequence[str], old: Settings, new: Settings) -> None:
+    known = dict.fromkeys((*every_model(old), *every_model(new)))
+    for model in models:
+        if model not in known:
+            raise BadInput("models", f"one or more of {', '.join(known)}", model)
 
 
 async def _progress(redis: Any, settings: Settings, name: str) -> float:
@@ -93,19 +103,30 @@ def _rows(old: Side, new: Side, models: Sequence[str], by: str) -> Iterator[Row]
 
 
 def _shares(old: Side, new: Side, place: tuple[str, Any], model: str) -> Row:
-    none = {"count": 0, "amount": 0}
-    before, after = (side.rows.get(place, {}).get(model, none) for side in (old, new))
-    return {"old": before, "new": after, "difference": {name: after[name] - before[name] for name in after}}
+    before, after = _share(old, place, model), _share(new, place, model)
+    both = {name: after[name] - before[name] for name in after} if before and after else None
+    return {"old": before, "new": after, "difference": both}
+
+
+def _share(side: Side, place: tuple[str, Any], model: str) -> dict[str, int] | None:
+    if model not in every_model(side.settings):
+        return None
+    share: dict[str, int] = side.rows[place][model] if place in side.rows else {"count": 0, "amount": 0}
+    return share
 
 
 # --- what is affected ---------------------------------------------------------------------
 
 
-def _affected(old: Side, new: Side) -> dict[str, int] | None:
-    """How many touches stand otherwise in the two, and how many conversions are credited otherwise."""
+def _affected(old: Side, new: Side, models: Sequence[str]) -> dict[str, int] | None:
+    """How many touches stand otherwise in the two, and how many conversions the models credit otherwise.
+
+    Models that one of the versions does not have, or that are solved when read, do not count.
+    """
     if not (old.accounts and new.accounts):
         return None
-    before, after = _state_of(old), _state_of(new)
+    both = [model for model in models if all(model in kept_models(side.settings) for side in (old, new))]
+    before, after = _state_of(old, both), _state_of(new, both)
     return {"touches": _unlike(before[0], after[0]), "conversions": _unlike(before[1], after[1])}
 
 
@@ -113,9 +134,10 @@ def _unlike(some: Mapping[Any, Any], others: Mapping[Any, Any]) -> int:
     return sum(some.get(name) != others.get(name) for name in {*some, *others})
 
 
-def _state_of(side: Side) -> tuple[dict[Any, bytes], dict[Any, Any]]:
+def _state_of(side: Side, models: Sequence[str]) -> tuple[dict[Any, bytes], dict[Any, Any]]:
     """Every touch as it stands, and the credits of every conversion."""
     rules = rules_from(side.settings)
+    places = [2 * rules.models.index(model) for model in models]
     touches: dict[Any, bytes] = {}
     conversions: dict[Any, Any] = {}
     for name, parts in side.accounts.items():
@@ -123,8 +145,9 @@ def _state_of(side: Side) -> tuple[dict[Any, bytes], dict[Any, Any]]:
         if not account.parent:
             touches.update(((*touch.order[1:],), pack(touch)) for touch in account.journey.touches)
             conversions.update(account.all_credits())
-    return touches, {key: [_plain(credit) for credit in credits] for key, credits in conversions.items()}
+    return touches, {key: [_plain(credit, places, rules) for credit in credits] for key, credits in conversions.items()}
 
 
-def _plain(credit: Credit) -> tuple[Any, ...]:
-    return credit.touch.order if credit.touch else None, credit.funnel_stage, credit.numbers
+def _plain(credit: Credit, places: Sequence[int], rules: Rules) -> tuple[Any, ...]:
+    shares = credit.shares(rules)
+    return credit.touch.order if credit.touch else None, [shares[place : place + 2] for place in places]

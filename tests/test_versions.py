@@ -12,7 +12,15 @@ from models.settings import Settings
 from tests.running import Fact, Place, deal, identify, page, supervised, until
 
 ADS = "https://www.example.com/?utm_source=partner-net&utm_medium=odd&utm_campaign=spring"
-PARTNER = '[[channels]]\nchannel = "partner"\nsource = ["partner-*"]\n[lookback]\nwon = 20\n'
+PARTNER = """
+[[channels]]
+channel = "partner"
+source = ["partner-*"]
+[lookback]
+won = 20
+[models.partners_first]
+channels = { partner = 3 }
+"""
 
 
 def story(visitor: int) -> list[Fact]:
@@ -66,14 +74,16 @@ def test_rules_are_tried_beside_the_live_ones_compared_and_taken_over(place: Pla
     place.run("wait")
     document = until(
         lambda: place.rows(
-            "report", "compare", "--settings", "live,with-partners", "--models", "linear", "--by", "channel"
+            *("report", "compare", "--settings", "live,with-partners"),
+            *("--models", "linear,partners_first", "--by", "channel"),
         ),
         lambda document: document["same_facts"],
         60,
     )
     shares = {row["channel"]: row["linear"]["difference"]["amount"] for row in document["rows"]}
     assert shares == {"direct": -5_500, "referral": -5_500, "partner": 11_000}
-    assert document["affected"]["touches"] == 11
+    assert document["affected"] == {"touches": 11, "conversions": 11}
+    assert [row["partners_first"]["old"] for row in document["rows"]] == [None] * 3
 
     place.run("settings", "take-over", "with-partners")
 
