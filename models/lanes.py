@@ -8,9 +8,9 @@
 network, no randomness.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from models.accounts import Account, Totals
 from models.customers import Customer
@@ -29,6 +29,7 @@ from models.facts import (
     decode,
     key_of,
 )
+from models.facts import Hit as ViewFact
 from models.members import DealRecord, Person, RecordedTouch
 from models.reports import Changes, Forward, Message, Parts
 from models.rules import Rules
@@ -82,6 +83,15 @@ class Record(NamedTuple):
     value: bytes | None
 
 
+class Polled(Protocol):
+    """A record as Kafka's client hands it over; `timestamp` in milliseconds."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes | None
+
+
 class Refusal(NamedTuple):
     """A record that is no fact, or does not stand, with the reason."""
 
@@ -89,12 +99,19 @@ class Refusal(NamedTuple):
     error: BadInput
 
 
+class Views(NamedTuple):
+    """The page views of one visitor in a batch, in the order they came, and their records."""
+
+    facts: list[ViewFact]
+    records: list[Polled]
+
+
 class Item(NamedTuple):
-    """A fact or message for one entity."""
+    """A fact or message for one entity; of a visitor's page views, all of a batch."""
 
     entity: str
     topic: str
-    content: Fact | Message
+    content: Fact | Message | Views
     record: Record | None
 
 
@@ -142,11 +159,18 @@ def lane_of(entity: str) -> str:
     return LANE_OF_ENTITY[entity.partition(":")[0]]
 
 
-def read(records: Iterable[Record], rules: Rules) -> tuple[list[Item], list[Refusal]]:
+def record_of(topic: str, polled: Polled) -> Record:
+    """The record of a topic as it was polled."""
+    return Record(topic, polled.partition, polled.offset, polled.timestamp * 1000, polled.value)
+
+
+def read(topic: str, polled: Iterable[Polled], rules: Rules) -> tuple[list[Item], list[Refusal]]:
     """The facts of a batch by entity, and what had to be refused."""
+    if topic == PAGE_VIEWS:
+        return _read_views(polled, rules)
     items, refusals = [], []
     settings = rules.settings
-    for record in records:
+    for record in (record_of(topic, each) for each in polled):
         try:
             fact = decode(record.topic, record.value, record.recorded_at, settings, rules.is_bot)
         except BadInput as error:
@@ -154,6 +178,37 @@ def read(records: Iterable[Record], rules: Rules) -> tuple[list[Item], list[Refu
         else:
             items.append(Item(entity_of(record.topic, fact), record.topic, fact, record))
     return items, refusals
+
+
+def _read_views(polled: Iterable[Polled], rules: Rules) -> tuple[list[Item], list[Refusal]]:
+    """Page views by visitor: nine facts in ten, so nothing is made of each but the fact itself."""
+    views: dict[str, Views] = {}
+    refusals = []
+    settings, is_bot = rules.settings, rules.is_bot
+    for record in polled:
+        try:
+            fact = cast(ViewFact, decode(PAGE_VIEWS, record.value, record.timestamp * 1000, settings, is_bot))
+        except BadInput as error:
+            refusals.append(Refusal(record_of(PAGE_VIEWS, record), error))
+            continue
+        mine = views.get(fact.visitor)
+        if mine is None:
+            mine = views[fact.visitor] = Views([], [])
+        mine.facts.append(fact)
+        mine.records.append(record)
+    return [Item(f"visitor:{name}", PAGE_VIEWS, each, None) for name, each in views.items()], refusals
+
+
+def forwards(item: Item) -> list[Message]:
+    """The facts of an item as messages to the partition they belong to."""
+    if isinstance(item.content, Views):
+        records = [record_of(item.topic, each) for each in item.content.records]
+    else:
+        records = [item.record] if item.record else []
+    return [
+        Forward(item.entity, item.topic, each.value or b"", each.recorded_at, each.partition, each.offset)
+        for each in records
+    ]
 
 
 def opened(message: Message, rules: Rules) -> Item:
@@ -171,7 +226,9 @@ def step(items: Iterable[Item], entities: dict[str, AnyEntity]) -> Batch:
     touched: dict[str, AnyEntity] = {}
     for item in items:
         entity = touched[item.entity] = entities[item.entity]
-        if item.topic:
+        if isinstance(item.content, Views):
+            batch.refusals.extend(_take_views(cast(Visitor, entity), item.content))
+        elif item.topic:
             conflict = entity.apply(item.topic, cast(Any, item.content))
             if conflict and item.record:
                 batch.refusals.append(Refusal(item.record, refusal_of(conflict)))
@@ -183,6 +240,11 @@ def step(items: Iterable[Item], entities: dict[str, AnyEntity]) -> Batch:
             batch.changes[name] = outcome.changes
         batch.messages.extend(outcome.messages)
     return batch
+
+
+def _take_views(visitor: Visitor, views: Views) -> Iterator[Refusal]:
+    for number, conflict in visitor.apply_views(views.facts):
+        yield Refusal(record_of(PAGE_VIEWS, views.records[number]), refusal_of(conflict))
 
 
 def burden(entities: Iterable[AnyEntity]) -> int:

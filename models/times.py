@@ -16,14 +16,15 @@ END_OF_TIME = 2**62
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def parse_instant(text: str, where: str) -> int:
+def parse_instant(text: str, topic: str, field: str = "") -> int:
     """Microseconds of an ISO 8601 instant; without a zone it is UTC, nanoseconds are cut.
 
-    Raises BadInput when the text is no instant.
+    Raises BadInput, naming the topic's field, when the text is no instant.
     """
     try:
         return to_micros(datetime.fromisoformat(text.strip()))
     except (ValueError, OverflowError, AttributeError):
+        where = f"{topic}.{field}" if field else topic
         raise BadInput(where, "an ISO 8601 instant such as 2026-04-03T12:00:00Z", text) from None
 
 

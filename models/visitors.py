@@ -6,7 +6,8 @@ costs a new hit nothing; what is reported is always a function of all facts know
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -86,6 +87,8 @@ _unpack_unlink = msgspec.msgpack.Decoder(Unlink).decode
 _unpack_verdict = msgspec.msgpack.Decoder(Verdict).decode
 _unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
 _unpack_pair = msgspec.msgpack.Decoder(tuple[str, str]).decode
+_hit: Callable[[tuple[int, str, Origin | None, str, str | None, bool]], Hit] = partial(tuple.__new__, Hit)
+"""Hit(…) by half its cost: made once a page view."""
 _UUID_FIELDS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
 _UUIDS = re.compile("(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})+")
 
@@ -248,7 +251,7 @@ class Visitor:
         """Take one fact of this visitor; a second one with its id may be a Conflict."""
         match fact:
             case HitFact():
-                return self._apply_hit(fact)
+                return next((conflict for _, conflict in self.apply_views([fact])), None)
             case FormFill():
                 named = fact.identification
                 return self._keep(self.fills, _FILL, fact, named.at, named.id, FORM_FILLS)
@@ -298,13 +301,18 @@ class Visitor:
         self._marks = None
         self._all_stale = True
 
-    def _apply_hit(self, fact: HitFact) -> Conflict | None:
-        origin, path = self._site.arrive(fact.url, fact.referrer, fact.utm)
-        hit = Hit(fact.at, fact.id, origin, path, fact.person, fact.is_listed)
-        if hit.id in self._ids or hit.id in self._aside.hits:
-            return self._meet(hit)
-        self._take(hit)
-        return None
+    def apply_views(self, facts: Sequence[HitFact]) -> list[tuple[int, Conflict]]:
+        """Take page views of this visitor; the Conflicts by their fact's place."""
+        arrive = self._site.arrive
+        conflicts = []
+        for number, fact in enumerate(facts):
+            origin, path = arrive(fact.url, fact.referrer, fact.utm)
+            hit = _hit((fact.at, fact.id, origin, path, fact.person, fact.is_listed))
+            if fact.id not in self._ids and fact.id not in self._aside.hits:
+                self._take(hit)
+            elif conflict := self._meet(hit):
+                conflicts.append((number, conflict))
+        return conflicts
 
     def _meet(self, hit: Hit) -> Conflict | None:
         """Of the hit and one known with its id, keep the smaller."""
@@ -391,16 +399,14 @@ class Visitor:
         return bisect_right(self.sessions, at, key=lambda session: session.hits[0].at) - 1
 
     def _insert(self, hit: Hit) -> None:
-        self._ids[hit.id] = hit.at
-        if self.fills and any(
-            hit[:2] <= (fill.identification.at, fill.identification.id) for fill in self.fills.values()
-        ):
-            self._all_stale = True  # a form filled in later may have been filled in under its source
+        at = self._ids[hit.id] = hit.at
+        if self.fills and any(fill.identification.at >= at for fill in self.fills.values()):
+            self._restate()  # a form filled in later may have been filled in under its source
         last = self.sessions[-1] if self.sessions else None
-        if last is None or hit[:2] > last.hits[-1][:2]:
+        if last is None or at > last.hits[-1].at or hit[:2] > last.hits[-1][:2]:
             self._append(last, hit)
         else:
-            self._recut(hit.at, adding=hit)
+            self._recut(at, adding=hit)
 
     def _append(self, last: Session | None, hit: Hit) -> None:
         if last is None or opens_session(hit.at, last.hits[-1].at, last.hits[0].at, self._site.rules):
@@ -410,8 +416,6 @@ class Visitor:
             last.retouched = hit.origin is not None or self._is_hot(hit.path) or self._names_somebody_from(hit.at)
         last.hits.append(hit)
         self._changed[id(last)] = last
-        if any(fill.identification.at >= hit.at for fill in self.fills.values()):
-            self._restate()
         if hit.person is not None:
             self._mark_hit(last, hit, hit.person)
 

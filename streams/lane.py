@@ -24,9 +24,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models import lanes
 from models.errors import Fenced
-from models.lanes import AnyEntity, Batch, Item, Lane, Record, Refusal
+from models.lanes import AnyEntity, Batch, Item, Lane, Refusal
 from models.partitions import partition_of
-from models.reports import Forward, Message, pack, unpack_messages
+from models.reports import Message, pack, unpack_messages
 from models.rules import Rules
 from streams.config import kafka_options
 from streams.dead_letters import dead_letter
@@ -82,6 +82,7 @@ class Intake(NamedTuple):
     offsets: dict[str, int]
     seen: dict[str, int]
     facts: int
+    records: int
 
 
 class Counters(msgspec.Struct):
@@ -299,10 +300,10 @@ class LaneService:
         self._behind.add(partition)
         self._backlog.seen_at = time.perf_counter()
 
-    def _pace(self, items: int, seconds: float) -> None:
+    def _pace(self, records: int, seconds: float) -> None:
         """Take fewer records at once where each costs more, so that no step holds the worker up for long."""
-        if items:
-            affordable = int(LONGEST_STEP_SECONDS / max(seconds / items, 1e-6))
+        if records:
+            affordable = int(LONGEST_STEP_SECONDS / max(seconds / records, 1e-6))
             self._most_records = min(max(affordable, LEAST_RECORDS), self.settings.lanes.batch_facts)
 
     async def _settle(self, tables: Tables, published: int) -> int:
@@ -340,7 +341,7 @@ class LaneService:
         begun = time.perf_counter()
         batch = lanes.step(intake.items, entities)
         if intake.facts:
-            self._pace(len(intake.items), time.perf_counter() - begun)
+            self._pace(intake.records, time.perf_counter() - begun)
         return batch
 
     def _count(self, intake: Intake, batch: Batch, step_seconds: float, commit_seconds: float) -> None:
@@ -367,18 +368,22 @@ class LaneService:
     def _read(self, tables: Tables, records: Mapping[str, list[Any]]) -> Intake:
         """The batch's facts and messages; facts of other partitions are sent on there."""
         offsets = {topic: polled[-1].offset + 1 for topic, polled in records.items()}
-        facts = [
-            Record(topic, record.partition, record.offset, record.timestamp * 1000, record.value)
-            for topic, polled in records.items()
-            if topic != self.lane.internal
-            for record in polled
-        ]
-        read, refusals = lanes.read(facts, self.rules)
-        items, forwards = self._split(tables.partition, read)
+        items: list[Item] = []
+        refusals: list[Refusal] = []
+        facts = 0
+        for topic in records.keys() - {self.lane.internal}:
+            read, refused = lanes.read(topic, records[topic], self.rules)
+            items += read
+            refusals += refused
+            facts += len(records[topic])
+        items, forwards = self._split(tables.partition, items)
         seen = dict(tables.book.seen)
-        for record in records.get(self.lane.internal, ()):
-            items.extend(self._open(tables.book.run, seen, record.value))
-        return Intake(items, forwards, refusals, offsets, seen, len(facts))
+        messages = [
+            each
+            for record in records.get(self.lane.internal, ())
+            for each in self._open(tables.book.run, seen, record.value)
+        ]
+        return Intake([*items, *messages], forwards, refusals, offsets, seen, facts, facts + len(messages))
 
     def _split(self, partition: int, read: list[Item]) -> tuple[list[Item], list[Message]]:
         """The facts of this partition, and those of others as messages to there."""
@@ -387,7 +392,7 @@ class LaneService:
         if len(items) == len(read):
             return items, []
         strays = (item for item in read if partition_of(lanes.id_of(item.entity), count) != partition)
-        return items, [Forward(item.entity, item.topic, *_origin(item)) for item in strays]
+        return items, [message for item in strays for message in lanes.forwards(item)]
 
     def _open(self, run: int, seen: dict[str, int], value: bytes) -> Iterator[Item]:
         """The messages of an envelope, when it is the next of its sender in this run."""
@@ -434,13 +439,6 @@ class LaneService:
         if waiting:
             await asyncio.gather(*waiting)
         return len(entries)
-
-
-def _origin(item: Item) -> tuple[bytes, int, int, int]:
-    """The record's bytes, time and place, so that its own partition reads it as it came."""
-    record = item.record
-    assert record is not None
-    return record.value or b"", record.recorded_at, record.partition, record.offset
 
 
 def _portions(messages: list[Message]) -> Iterator[list[Message]]:
