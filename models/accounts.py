@@ -6,8 +6,7 @@ so that totals are always those of the state. An account that was merged into an
 or whose domain another claimed, books nothing and hands everything on.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,14 +14,26 @@ import msgspec
 
 from models.companies import CHANGE, PASSED_ON, Company
 from models.companies import KINDS as COMPANY_KINDS
-from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
+from models.conversions import (
+    Cells,
+    Credit,
+    add_cells,
+    credits_of,
+    eligible,
+    last_converted,
+    milestones_of,
+    path_of_credits,
+    without_zeros,
+)
 from models.counts import Counts, add_counts, without_zero_counts
 from models.deals import Conversion, Deal, booked_as, conversions_of, is_open, open_amount, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
 from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels
 from models.groups import Group
-from models.members import Lead, keep_smaller
+from models.journeys import Journey
+from models.members import Lead, keep_smaller, role_in
+from models.paths import null_path_begins
 from models.pipeline import Surroundings, deal_counts, first_channel, lead_counts
 from models.profiles import Profile
 from models.reports import (
@@ -102,36 +113,6 @@ class Booked(NamedTuple):
     credits: list[Credit]
 
 
-class Journey:
-    """The account's touches in order of time, whole and by person.
-
-    While people are merged, one touch may be there by two paths: the path decides their
-    order, so that what is taken back is what was booked, whichever came first.
-    """
-
-    __slots__ = ("_places", "by_path", "touches")
-
-    def __init__(self) -> None:
-        self._places: list[tuple[int, str, str, str, str]] = []
-        self.touches: list[Touch] = []
-        self.by_path: dict[str, list[Touch]] = {}
-
-    def add(self, path: str, touch: Touch) -> None:
-        place = (*touch.order, path)
-        number = bisect_left(self._places, place)
-        self._places.insert(number, place)
-        self.touches.insert(number, touch)
-        insort(self.by_path.setdefault(path, []), touch, key=_order)
-
-    def remove(self, path: str, touch: Touch) -> None:
-        number = bisect_left(self._places, (*touch.order, path))
-        del self._places[number], self.touches[number]
-        touches = self.by_path[path]
-        del touches[bisect_left(touches, touch.order, key=_order)]
-        if not touches:
-            del self.by_path[path]
-
-
 def _order(touch: Touch) -> tuple[int, str, str, str]:
     return touch.order
 
@@ -153,8 +134,8 @@ class Account:
     """One account: its people's touches, its deals, and what they earned."""
 
     __slots__ = (
-        "_about", "_booked", "_conversions", "_dirty", "_group", "_labels", "_links_changed", "_parent", "_pending",
-        "_rules", "_told", "company", "deals", "journey", "leads", "name", "parts", "tag",
+        "_about", "_booked", "_conversions", "_dirty", "_group", "_labels", "_last_converted", "_links_changed",
+        "_parent", "_pending", "_rules", "_told", "company", "deals", "journey", "leads", "name", "parts", "tag",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
@@ -167,13 +148,15 @@ class Account:
         self._dirty: Changes = {}
         self._links_changed = False
         self.company = Company(name, rules)
-        self.journey = Journey()
+        self.journey = Journey(rules.settings.markov_order)
         self.leads: dict[str, Lead] = {}
         self.deals: dict[str, Deal] = {}
         self._conversions: dict[str, list[Conversion]] = {}
+        self._last_converted: dict[str, int] | None = None
         self._booked: dict[tuple[str, str, str], list[Credit]] = {}
         for part, value in parts.items():
             self._index(part, None, value)
+        self._begin_null_paths()
         self._parent = self._target()
         self._labels = NO_LABELS if self._parent else self.company.labels
         self._about = self._said_above()
@@ -226,6 +209,7 @@ class Account:
             case "d":
                 self.deals.pop(name, None)
                 self._conversions.pop(name, None)
+                self._last_converted = None
                 if new is not None:
                     deal = self.deals[name] = _deal(new)
                     self._conversions[name] = conversions_of(deal, self._rules)
@@ -281,7 +265,8 @@ class Account:
         conversion = Conversion("lead", lead.person, lead.at, 0)
         touches = eligible(self._person_touches(path), "lead", lead.at, self._rules)
         milestones = milestones_of("lead", lead.at, lead.at, None, None)
-        return Booked(conversion, touches, credits_of(conversion, lead.at, touches, milestones, self._rules))
+        roles = [lead.role] * len(touches)
+        return Booked(conversion, touches, credits_of(conversion, lead.at, touches, milestones, self._rules, roles))
 
     def deal_credits(self, name: str, conversion: Conversion) -> Booked:
         """The credits of one conversion (or refund) of the deal kept as `name`."""
@@ -290,7 +275,17 @@ class Account:
         at = won if kind == "refund" and won is not None else conversion.at
         touches = eligible(self._journey_of(deal), "won" if kind == "refund" else kind, at, self._rules)
         milestones = milestones_of(kind, at, self.first_lead, deal.created_at, won)
-        return Booked(conversion, touches, credits_of(conversion, at, touches, milestones, self._rules))
+        roles = self._roles(touches, deal) if self._rules.weighs_roles else ()
+        return Booked(conversion, touches, credits_of(conversion, at, touches, milestones, self._rules, roles))
+
+    def _roles(self, touches: Sequence[Touch], deal: Deal) -> list[str | None]:
+        """The role in the deal of each touch's person."""
+        roles: dict[int, str | None] = {}
+        for path, own in self.journey.by_path.items():
+            lead = self.leads.get(self._lead_path(path) or "")
+            role = role_in(deal, lead.ids, lead.role) if lead else None
+            roles.update((id(touch), role) for touch in own)
+        return [roles.get(id(touch)) for touch in touches]
 
     def all_credits(self) -> Iterator[tuple[str, list[Credit]]]:
         """The credits of every conversion that is booked here, by kind and id."""
@@ -312,6 +307,7 @@ class Account:
         for path in change.leads & self.leads.keys():
             booked = self.lead_credits(path)
             add_cells(totals.cells, booked.conversion, booked.credits, sign, self._rules)
+            add_counts(totals.counts, path_of_credits(booked.conversion, booked.credits, self._rules), sign)
             add_counts(totals.counts, lead_counts(booked.conversion.at, self._rules), sign)
         for name, conversions in self._conversions.items():
             every = every_deal or name in change.restated
@@ -332,6 +328,7 @@ class Account:
             credits = self._credits(name, conversion, sign)
             for booked in booked_as(conversion, self.deals[name], self._rules):
                 add_cells(totals.cells, booked, credits, sign, self._rules)
+            add_counts(totals.counts, path_of_credits(conversion, credits, self._rules), sign)
 
     def _credits(self, name: str, conversion: Conversion, sign: int) -> list[Credit]:
         """The credits to book; short ones are remembered until they are taken back."""
@@ -388,6 +385,7 @@ class Account:
         """What the account comes to, once and under no label."""
         own = Totals()
         self._book(own, _Change(set(self.leads), set(), set(self.deals), []), 1, True)
+        add_counts(own.counts, self.journey.null_counts())
         return own
 
     def _file(self, totals: Totals, own: Totals, labels: Labels) -> None:
@@ -444,10 +442,12 @@ class Account:
         surrounded = self._surrounded(change, every or old != new) if was_booking and books else {}
         if was_booking:
             self._book(before, change, -1, every)
-        self._replace(pending)
+            add_counts(before.counts, () if books else self.journey.null_counts(), -1)
+        noted = self._replace(pending)
         self._labels = new
         if books:
             self._book(after, change, 1, every)
+            add_counts(after.counts, noted.items() if was_booking else self.journey.null_counts())
             self._recount(after, surrounded)
             totals.newest.extend(self._added(pending))
         self._settle(totals, before, after, old, new)
@@ -493,7 +493,7 @@ class Account:
         )
 
     def _weighed_by(self, deal: Deal) -> tuple[object, ...]:
-        return deal.created_at, won_at(deal, self._rules), is_open(deal, self._rules), deal.contacts
+        return deal.created_at, won_at(deal, self._rules), is_open(deal, self._rules), deal.contacts, deal.roles
 
     def _everything(self, pending: Changes) -> _Change:
         names = {**self.parts, **pending}
@@ -502,7 +502,8 @@ class Account:
 
     def _weighs_deals_anew(self, pending: Changes) -> bool:
         """Do the account's people change so that every deal's credits may?"""
-        if self._rules.settings.deal_contacts_only and any(name[0] == KNOWN for name in pending):
+        weighs_people = self._rules.settings.deal_contacts_only or self._rules.weighs_roles
+        if weighs_people and any(name[0] == KNOWN for name in pending):
             return True
         return self.first_lead != self._first_lead_after(pending)
 
@@ -514,10 +515,23 @@ class Account:
         moments += [_lead(value).at for value in changed.values() if value is not None]
         return min(moments, default=None)
 
-    def _replace(self, pending: Changes) -> None:
+    def _replace(self, pending: Changes) -> Counts:
+        """Take the new parts; returns what the counts of null paths change by."""
         for name, value in pending.items():
             self._index(name, self.parts.get(name), value)
             put(self.parts, name, value)
+        self._begin_null_paths()
+        return self.journey.changes()
+
+    def _begin_null_paths(self) -> None:
+        """Let each kind's null path begin where the account's last conversion and latest touch say."""
+        latest = self.journey.touches[-1].at if self.journey.touches else None
+        if self._last_converted is None:
+            self._last_converted = last_converted(each for made in self._conversions.values() for each in made)
+        last, lookback = self._last_converted, self._rules.lookback
+        self.journey.begin(
+            {kind: null_path_begins(last.get(kind), latest, lookback[kind]) for kind in self._rules.deal_conversions}
+        )
 
     def _added(self, pending: Changes) -> Iterator[tuple[Touch, str, str]]:
         for name, value in pending.items():

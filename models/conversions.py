@@ -5,7 +5,7 @@ Shared by the accounts lane and the batch recomputation.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,8 +23,10 @@ from models.attribution import (
     team_weights,
     time_decay_weights,
 )
+from models.counts import Count, Numbers
 from models.custom import CustomModel, Traits, custom_weights, factor_of
 from models.deals import Conversion
+from models.paths import CONVERTED, path_counts
 from models.rules import Rules
 from models.times import day_of
 from models.touches import Touch
@@ -269,6 +271,29 @@ def _participation(conversion: Conversion) -> int:
     """The whole conversion at the place of `participation`, as a vector."""
     counted = MILLION if conversion.counted else 0
     return (counted + ((conversion.amount or 0) << 64)) << (64 * _PARTICIPATION)
+
+
+# --- paths ------------------------------------------------------------------------------
+
+
+def path_of_credits(conversion: Conversion, credits: Sequence[Credit], rules: Rules) -> Iterable[tuple[Count, Numbers]]:
+    """The conversion's path of channels: every eligible touch has a credit, if only in `participation`."""
+    if not conversion.counted:
+        return ()
+    channels = [credit.touch.channel for credit in credits if credit.touch is not None]
+    return path_counts(conversion.kind, channels, CONVERTED, rules.settings.markov_order)
+
+
+def last_converted(conversions: Iterable[Conversion]) -> dict[str, int]:
+    """When the last conversion of each kind was, of those that are booked."""
+    last: dict[str, int] = {}
+    for conversion in conversions:
+        if conversion.counted and conversion.amount is not None:
+            last[conversion.kind] = max(conversion.at, last.get(conversion.kind, conversion.at))
+    return last
+
+
+# --- vectors ----------------------------------------------------------------------------
 
 
 def without_zeros(cells: Mapping[Cell, int]) -> Cells:

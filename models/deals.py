@@ -24,7 +24,7 @@ class Booking(msgspec.Struct, frozen=True, array_like=True, order=True):
 
 
 class Deal(msgspec.Struct, frozen=True, array_like=True):
-    """A deal as it stands; `stages` oldest first, without immediate repeats.
+    """A deal as it stands; `stages` oldest first, without immediate repeats; `roles` (person, role) of contacts.
 
     `created_at` is None while nothing but refunds is known of it.
     """
@@ -42,6 +42,7 @@ class Deal(msgspec.Struct, frozen=True, array_like=True):
     expected_close: str | None = None
     deleted: bool = False
     refunds: tuple[Booking, ...] = ()
+    roles: tuple[tuple[str, str], ...] = ()
 
     @property
     def stage(self) -> str | None:
@@ -88,6 +89,7 @@ def fold(deal: str, changes: Iterable[DealChange], refunds: Iterable[Refund], re
         expected_close=_latest(ordered, "expected_close"),
         deleted=bool(_latest(ordered, "deleted")),
         refunds=bookings,
+        roles=next((change.roles for change in reversed(ordered) if change.contacts is not UNSET), ()),
     )
 
 

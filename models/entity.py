@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from models.counts import Counts
 from models.facts import Fact
 from models.reports import Changes, Message, Parts, Report, difference, under
 
@@ -19,10 +20,11 @@ class Conflict:
 
 @dataclass
 class Outcome:
-    """What one batch changed in one entity."""
+    """What one batch changed in one entity, and what it adds to the counts."""
 
     changes: Changes
     messages: list[Message] = field(default_factory=list)
+    counts: Counts = field(default_factory=dict)
 
 
 class Entity(Protocol):

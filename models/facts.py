@@ -152,6 +152,7 @@ class ContactChange(Struct, frozen=True, array_like=True):
     raw: bytes
     account: str | None | UnsetType = UNSET
     created_at: int | None | UnsetType = UNSET
+    role: str | None | UnsetType = UNSET
 
 
 class AccountChange(Struct, frozen=True, array_like=True):
@@ -174,7 +175,10 @@ class AccountChange(Struct, frozen=True, array_like=True):
 
 
 class DealChange(Struct, frozen=True, array_like=True):
-    """What a CRM says of a deal; UNSET = unchanged, None = cleared."""
+    """What a CRM says of a deal; UNSET = unchanged, None = cleared.
+
+    `roles` are (person, role) of the contacts that it gives one.
+    """
 
     at: int
     id: str
@@ -191,6 +195,7 @@ class DealChange(Struct, frozen=True, array_like=True):
     created_at: int | None | UnsetType = UNSET
     expected_close: str | None | UnsetType = UNSET
     deleted: bool | None | UnsetType = UNSET
+    roles: tuple[tuple[str, str], ...] = ()
 
 
 class Refund(Struct, frozen=True, array_like=True):
@@ -293,6 +298,7 @@ class _Contact(Struct):
     receivedAt: str | None = None
     account: str | int | None | UnsetType = UNSET
     createdAt: str | None | UnsetType = UNSET
+    role: str | None | UnsetType = UNSET
 
 
 class _Account(Struct):
@@ -629,7 +635,8 @@ def _read_contact(raw: _Contact, value: bytes, at: int, settings: Settings) -> C
         raise BadInput("contact-changes.person", "an e-mail or user id that is nobody's placeholder", raw.person)
     account = _account_id(raw.account, "contact-changes.account")
     created = _optional_instant(raw.createdAt, "contact-changes.createdAt")
-    return ContactChange(at, raw.messageId, person, raw.source.strip(), value, account, created)
+    role = _lower(raw.role) if isinstance(raw.role, str) else raw.role
+    return ContactChange(at, raw.messageId, person, raw.source.strip(), value, account, created, role)
 
 
 def _read_account(raw: _Account, value: bytes, at: int, settings: Settings) -> AccountChange:
@@ -698,7 +705,17 @@ def _read_deal(raw: _Deal, value: bytes, at: int, settings: Settings) -> DealCha
         created_at=_optional_instant(raw.createdAt, "deal-changes.createdAt"),
         expected_close=_day(raw.expectedClose),
         deleted=raw.deleted,
+        roles=_roles(raw.contacts, settings),
     )
+
+
+def _roles(value: list[Scalar | _DealContact] | None | UnsetType, settings: Settings) -> tuple[tuple[str, str], ...]:
+    """The role of each contact that has one, the first where a person is named twice."""
+    entries = value if isinstance(value, list) else ()
+    named = [
+        (person_id(entry.person, settings), _lower(entry.role)) for entry in entries if isinstance(entry, _DealContact)
+    ]
+    return tuple({person: role for person, role in reversed(named) if person and role}.items())
 
 
 def _contacts(

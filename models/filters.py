@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 from models.conversions import Cells
 from models.counts import Count, Counts, Numbers
 from models.errors import BadInput
+from models.paths import counts_paths
 from models.profiles import Profile, compared
 
 NONE = "(none)"
@@ -83,8 +84,12 @@ def cells_under(label: str, cells: Cells) -> Cells:
 
 
 def counts_under(label: str, counts: Mapping[Count, Numbers]) -> Counts:
-    """The counts as they are kept under a label."""
-    return {Count(under(label, count.table), count.field): numbers for count, numbers in counts.items()}
+    """The counts as they are kept under a label; paths are asked of all accounts, whatever the filter."""
+    return {
+        Count(under(label, count.table), count.field): numbers
+        for count, numbers in counts.items()
+        if not (label and counts_paths(count.table))
+    }
 
 
 def attribute_counts(labels: Iterable[str]) -> Iterator[tuple[Count, Numbers]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
 from models.accounts import Account, Totals
+from models.counts import add_counts
 from models.customers import Customer
 from models.entity import Conflict, Outcome
 from models.errors import BadInput
@@ -254,7 +255,10 @@ def burden(entities: Iterable[AnyEntity]) -> int:
 
 def _flush(entity: AnyEntity, totals: Totals) -> Outcome:
     if not isinstance(entity, Account):
-        return entity.flush()
+        outcome = entity.flush()
+        if outcome.counts:
+            add_counts(totals.counts, outcome.counts.items())
+        return outcome
     outcome, change = entity.flush()
     totals.add(change)
     return outcome

@@ -77,6 +77,8 @@ class Contact(msgspec.Struct, frozen=True, array_like=True):
     says_created: bool
     created_at: int | None
     raw: bytes
+    says_role: bool = False
+    role: str | None = None
 
 
 _contact = msgspec.msgpack.Decoder(Contact).decode
@@ -87,7 +89,8 @@ def contact_of(fact: ContactChange) -> Contact:
     account = None if fact.account is UNSET else fact.account
     created = None if fact.created_at is UNSET else fact.created_at
     says_account, says_created = fact.account is not UNSET, fact.created_at is not UNSET
-    return Contact(fact.at, fact.id, fact.source, says_account, account, says_created, created, fact.raw)
+    said = Contact(fact.at, fact.id, fact.source, says_account, account, says_created, created, fact.raw)
+    return said if fact.role is UNSET else msgspec.structs.replace(said, says_role=True, role=fact.role)
 
 
 def _latest_by_source(contacts: Iterable[Contact], says: str, field: str) -> Any:
@@ -134,13 +137,25 @@ def lead_moment(first_named: int, contacts: Iterable[Contact]) -> int:
     return first_named if created is None else int(created)
 
 
+def role_of(contacts: Iterable[Contact]) -> str | None:
+    """The person's role by the CRM."""
+    role: str | None = _latest_by_source(contacts, "says_role", "role")
+    return role
+
+
+def role_in(deal: Deal, ids: Iterable[str], role: str | None) -> str | None:
+    """The role of a person of these ids in a deal: that of its contacts' entry, else the person's own."""
+    return next((named for person, named in deal.roles if person in ids), role) if deal.roles else role
+
+
 class Lead(msgspec.Struct, frozen=True, array_like=True):
-    """A person as the account holds them: known since `at`, by `ids`; `is_contact` in some CRM."""
+    """A person as the account holds them: known since `at`, by `ids`; `is_contact` in some CRM, with a `role`."""
 
     at: int
     person: str
     is_contact: bool
     ids: tuple[str, ...]
+    role: str | None = None
 
 
 class Person:
@@ -256,7 +271,8 @@ class Person:
             return {}
         if root.id == self.name:
             contacts = self._contacts()
-            lead = Lead(lead_moment(self._known, contacts), self.name, bool(contacts), tuple(self._ids()))
+            at, ids = lead_moment(self._known, contacts), tuple(self._ids())
+            lead = Lead(at, self.name, bool(contacts), ids, role_of(contacts))
             return {f"{KNOWN}:": pack(lead)}
         return {f"{KNOWN}:": pack(self._known), f"{MERGED}:": pack((root.linked_at, self.name))}
 

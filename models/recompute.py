@@ -19,7 +19,17 @@ import msgspec
 from models.accounts import add_cells_of, takes_part, waiting_of
 from models.bots import is_storm, said_of
 from models.companies import Claim, claims_of, latest
-from models.conversions import Cells, Credit, add_cells, credits_of, eligible, milestones_of, without_zeros
+from models.conversions import (
+    Cells,
+    Credit,
+    add_cells,
+    credits_of,
+    eligible,
+    last_converted,
+    milestones_of,
+    path_of_credits,
+    without_zeros,
+)
 from models.counts import Counts, add_counts, table_of, without_zero_counts
 from models.deals import Conversion, Deal, booked_as, conversions_of, fold, won_at
 from models.errors import BadInput
@@ -48,12 +58,22 @@ from models.facts import (
 from models.facts import Hit as PageView
 from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels, labels_of
 from models.identity import Link, Root, roots_of
-from models.members import Contact, account_of, contact_of, deal_parent, first_contacts, lead_moment
+from models.members import (
+    Contact,
+    account_of,
+    contact_of,
+    deal_parent,
+    first_contacts,
+    lead_moment,
+    role_in,
+    role_of,
+)
+from models.paths import NULL, null_path_begins, path_counts
 from models.pipeline import PIPELINE, Surroundings, deal_counts, first_channel, lead_counts
 from models.profiles import NOBODY, Profile, profile_of, stated
 from models.reports import pack
 from models.rules import Rules
-from models.sessions import DIRECT, Arrive, Hit, arrivals, current_source, cut, opens_session, web_touches
+from models.sessions import DIRECT, Arrive, Hit, arrivals, arrived, current_source, cut, opens_session, web_touches
 from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
 
 _NO_LIMIT = 2**62
@@ -121,6 +141,7 @@ def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules, befo
     _book_leads(books, filing, people, accounts, rules)
     _book_deals(books, filing, kept, people, accounts, rules)
     filing.end()
+    _book_visitors(books, people.visitors, rules)
     books.cells = without_zeros(books.cells)
     books.counts = without_zero_counts(books.counts)
     return books
@@ -453,6 +474,7 @@ class _Accounts(NamedTuple):
     of_person: dict[str, str]
     roots: dict[str, Root]
     lead_moments: dict[str, int]
+    people_roles: dict[str, str | None]
     ids: dict[str, list[str]]
     contacts: set[str]
 
@@ -466,7 +488,7 @@ def _accounts_of(kept: _Facts, people: _People, rules: Rules) -> _Accounts:
     changes_of = kept.of(ACCOUNT_CHANGES)
     links = [link for name, changes in changes_of.items() for link in _account_links(name, changes, rules)]
     ids: dict[str, list[str]] = defaultdict(list)
-    accounts = _Accounts({}, roots_of(links, _NO_LIMIT), {}, ids, set())
+    accounts = _Accounts({}, roots_of(links, _NO_LIMIT), {}, {}, ids, set())
     for name in people.known:
         ids[people.root(name)].append(name)
     for person, names in ids.items():
@@ -476,6 +498,7 @@ def _accounts_of(kept: _Facts, people: _People, rules: Rules) -> _Accounts:
         accounts.of_person[person] = accounts.root(account)
         if contacts:
             accounts.contacts.add(person)
+        accounts.people_roles[person] = role_of(contacts)
         accounts.lead_moments[person] = lead_moment(min(people.known[name] for name in names), contacts)
     return accounts
 
@@ -586,9 +609,11 @@ def _book_leads(books: Books, filing: _Filing, people: _People, accounts: _Accou
         conversion = Conversion("lead", person, at, 0)
         touches = eligible(own[person], "lead", at, rules)
         milestones = milestones_of("lead", at, at, None, None)
-        credits = credits_of(conversion, at, touches, milestones, rules)
+        roles = [accounts.people_roles[person]] * len(touches)
+        credits = credits_of(conversion, at, touches, milestones, rules, roles)
         cells, counts = filing.of(accounts.of_person[person])
         add_cells(cells, conversion, credits, 1, rules)
+        add_counts(counts, path_of_credits(conversion, credits, rules))
         add_counts(counts, lead_counts(at, rules))
         books.leads[person] = Known(at, accounts.of_person[person], credits)
 
@@ -599,15 +624,45 @@ def _book_deals(
     first_lead: dict[str, int] = {}
     for known in books.leads.values():
         first_lead[known.account] = min(known.at, first_lead.get(known.account, known.at))
+    conversions: dict[str, list[Conversion]] = defaultdict(list)
     for name in {**facts.of(DEAL_CHANGES), **facts.of(BILLING)}:
         changes: Iterable[DealChange] = facts.of(DEAL_CHANGES).get(name, {}).values()
         refunds: Iterable[Refund] = facts.of(BILLING).get(name, {}).values()
         deal = fold(name, changes, refunds, rules.settings.currency)
         account = _account_of_deal(deal, people, accounts, rules)
-        touches = _journey_of(deal, books.journeys.get(account, ()), accounts, rules)
+        journey = books.journeys.get(account, ())
+        touches = _journey_of(deal, journey, accounts, rules)
         channel = first_channel(deal, touches, rules)
         around = Surroundings(first_lead.get(account), channel, filing.labels(account))
-        _book_deal(books, filing.of(account), deal, touches, around, rules)
+        roles = _roles(deal, journey, accounts) if rules.weighs_roles else {}
+        _book_deal(books, filing.of(account), deal, touches, around, roles, rules)
+        conversions[account] += conversions_of(deal, rules)
+    for account, journey in books.journeys.items():
+        _book_null_paths(books, journey, last_converted(conversions[account]), rules)
+
+
+def _roles(deal: Deal, journey: Iterable[Owned], accounts: _Accounts) -> dict[int, str | None]:
+    """The role in the deal of each touch's person."""
+    return {id(touch): role_in(deal, accounts.ids[person], accounts.people_roles[person]) for person, touch in journey}
+
+
+def _book_null_paths(books: Books, journey: Sequence[Owned], last: Mapping[str, int], rules: Rules) -> None:
+    """The account's touches after its last conversion of each kind, within the lookback of the latest."""
+    latest = journey[-1][1].at
+    for kind in rules.deal_conversions:
+        begins = null_path_begins(last.get(kind), latest, rules.lookback[kind])
+        channels = [touch.channel for _, touch in journey if touch.at >= begins]
+        add_counts(books.counts, path_counts(kind, channels, NULL, rules.settings.markov_order))
+
+
+def _book_visitors(books: Books, visitors: Iterable[_Visitor], rules: Rules) -> None:
+    """The null paths to a lead of visitors that belong to nobody."""
+    for visitor in visitors:
+        if not visitor.marks:
+            sources = [each for session in visitor.sessions for each in arrived(session, rules)]
+            begins = null_path_begins(None, sources[-1].at if sources else None, rules.lookback["lead"])
+            channels = [each.channel for each in sources if each.at >= begins]
+            add_counts(books.counts, path_counts("lead", channels, NULL, rules.settings.markov_order))
 
 
 def _journey_of(deal: Deal, journey: Iterable[Owned], accounts: _Accounts, rules: Rules) -> list[Touch]:
@@ -628,6 +683,7 @@ def _book_deal(
     deal: Deal,
     journey: Sequence[Touch],
     around: Surroundings,
+    roles: Mapping[int, str | None],
     rules: Rules,
 ) -> None:
     cells, counts = own
@@ -635,7 +691,8 @@ def _book_deal(
     booked = books.deals[deal.id] = {}
     for conversion in conversions:
         if conversion.amount is not None:
-            credits = _deal_credits(deal, conversion, journey, around.lead, rules)
+            credits = _deal_credits(deal, conversion, journey, around.lead, roles, rules)
+            add_counts(counts, path_of_credits(conversion, credits, rules))
             for kind in booked_as(conversion, deal, rules):
                 add_cells(cells, kind, credits, 1, rules)
             booked[f"{conversion.kind}:{conversion.id}"] = credits
@@ -644,11 +701,18 @@ def _book_deal(
 
 
 def _deal_credits(
-    deal: Deal, conversion: Conversion, journey: Sequence[Touch], lead: int | None, rules: Rules
+    deal: Deal,
+    conversion: Conversion,
+    journey: Sequence[Touch],
+    lead: int | None,
+    roles: Mapping[int, str | None],
+    rules: Rules,
 ) -> list[Credit]:
     """The conversion's credits; a refund's by the split of the win."""
     kind, at, won = conversion.kind, conversion.at, won_at(deal, rules)
     if kind == "refund" and won is not None:
         kind, at = "won", won
     milestones = milestones_of(kind, at, lead, deal.created_at, won)
-    return credits_of(conversion, at, eligible(journey, kind, at, rules), milestones, rules)
+    touches = eligible(journey, kind, at, rules)
+    known = [roles[id(touch)] for touch in touches] if roles else ()
+    return credits_of(conversion, at, touches, milestones, rules, known)

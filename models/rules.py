@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 
 from models.attribution import whole
-from models.catalogue import STAGE, conversion_kinds, kept_models
+from models.catalogue import OPEN, STAGE, conversion_kinds, kept_models
 from models.channels import Classify, classifier
 from models.custom import CustomModel
 from models.facts import IsBot
@@ -60,6 +60,11 @@ class Rules:
     def conversions(self) -> tuple[str, ...]:
         """The kinds of conversions whose credits are kept."""
         return conversion_kinds(self.settings)
+
+    @cached_property
+    def deal_conversions(self) -> tuple[str, ...]:
+        """The kinds of conversions that a deal makes and that stand whatever becomes of it."""
+        return tuple(kind for kind in self.conversions if kind not in ("lead", OPEN))
 
     @cached_property
     def lookback(self) -> dict[str, int]:

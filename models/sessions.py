@@ -171,6 +171,19 @@ def web_touches(session: Sequence[Hit], visitor: str, rules: Rules) -> list[Touc
     ]
 
 
+class Arrived(NamedTuple):
+    """A source taken up: when, and by which channel."""
+
+    at: int
+    channel: str
+
+
+def arrived(session: Sequence[Hit], rules: Rules) -> list[Arrived]:
+    """The sources that a session took up, oldest first: the touches of a visitor whom nobody knows."""
+    opened = sources_of(session).opened.values()
+    return [Arrived(hit.at, rules.classify(origin, WEB_SESSION)) for hit, origin in opened]
+
+
 def _saw_hot(seen: Sequence[Hit], rules: Rules) -> bool:
     return any(rules.is_hot(hit.path) for hit in seen)
 

@@ -15,10 +15,12 @@ import msgspec
 
 from models.bots import STORM_HITS, STORM_SPAN, Aside, is_storm, said_of
 from models.channels import Origin
+from models.counts import Counts
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink, Verdict
 from models.facts import Hit as HitFact
 from models.identity import Link
+from models.paths import EARLIEST, null_path_begins, replaced_path
 from models.reports import (
     FORM,
     GROUP,
@@ -38,7 +40,18 @@ from models.reports import (
     under,
 )
 from models.rules import Rules
-from models.sessions import DIRECT, Arrive, Hit, arrivals, current_source, cut, opens_session, web_touches
+from models.sessions import (
+    DIRECT,
+    Arrive,
+    Arrived,
+    Hit,
+    arrivals,
+    arrived,
+    current_source,
+    cut,
+    opens_session,
+    web_touches,
+)
 from models.touches import FORM_FILL, Touch, site_touch
 
 _ID, _FILL, _UNLINK, _VERDICT, _SESSION = "i", "F", "x", "v", "s"
@@ -96,12 +109,13 @@ _UUIDS = re.compile("(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]
 class Session:
     """Hits with no gap between them, in order; `name` is the part it is kept in."""
 
-    __slots__ = ("hits", "persons", "reported", "retouched", "stored")
+    __slots__ = ("arrived", "hits", "persons", "reported", "retouched", "stored")
 
     def __init__(self, hits: list[Hit], stored: str | None = None) -> None:
         self.hits = hits
         self.stored = stored
         self.retouched = stored is None
+        self.arrived: list[Arrived] | None = None
         self.reported: dict[str, tuple[str, bytes]] = {}
         self.persons = {hit.person for hit in hits if hit.person}
 
@@ -187,8 +201,9 @@ class Visitor:
     """One visitor's state; see `Entity` for what a lane does with it."""
 
     __slots__ = (
-        "_all_stale", "_aside", "_changed", "_dirty", "_gone", "_ids", "_is_hot", "_marks", "_site", "_storms",
-        "alias_marks", "fills", "identifications", "name", "roots", "sessions", "tag", "told", "unlinks", "verdicts",
+        "_all_stale", "_aside", "_changed", "_counted_path", "_dirty", "_gone", "_ids", "_is_hot", "_marks", "_site",
+        "_storms", "alias_marks", "fills", "identifications", "name", "roots", "sessions", "tag", "told", "unlinks",
+        "verdicts",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, site: Site) -> None:
@@ -212,6 +227,7 @@ class Visitor:
         self._changed: dict[int, Session] = {}
         self._gone: list[Session] = []
         self._all_stale = False
+        self._counted_path: list[str] | None = None
         self.told: Contents = self._contents()
         if self._identified:
             for session in self.sessions:
@@ -253,6 +269,7 @@ class Visitor:
             case HitFact():
                 return next((conflict for _, conflict in self.apply_views([fact])), None)
             case FormFill():
+                self._remember_path()
                 named = fact.identification
                 return self._keep(self.fills, _FILL, fact, named.at, named.id, FORM_FILLS)
             case Identification() | Unlink() | Verdict():
@@ -261,6 +278,7 @@ class Visitor:
 
     def _apply_identity(self, fact: Identification | Unlink | Verdict) -> Conflict | None:
         """Keep the smallest of the facts with one id, of whatever sort."""
+        self._remember_path()
         sorts: dict[str, dict[str, Any]] = {
             _ID: self.identifications, _UNLINK: self.unlinks, _VERDICT: self.verdicts,
         }  # fmt: skip
@@ -348,10 +366,11 @@ class Visitor:
             self._aside.add(hit)
         else:
             self._insert(hit)
-        if not self._storms and len(self._ids) + len(self._aside.hits) > STORM_HITS:
-            self._storms = is_storm(self._times_near(hit.at))
-            if self._storms:
-                self._sort_out()
+        may_storm = not self._storms and len(self._ids) + len(self._aside.hits) > STORM_HITS
+        if may_storm and is_storm(self._times_near(hit.at)):
+            self._remember_path()
+            self._storms = True
+            self._sort_out()
 
     def _times_near(self, at: int) -> list[int]:
         begin, end = at - STORM_SPAN, at + STORM_SPAN
@@ -369,6 +388,7 @@ class Visitor:
 
     def _judge_anew(self) -> None:
         """Verdicts or hits have gone: which hits are left out may differ."""
+        self._remember_path()
         self._storms = self._is_storming()
         self._sort_out()
 
@@ -409,12 +429,15 @@ class Visitor:
             self._recut(at, adding=hit)
 
     def _append(self, last: Session | None, hit: Hit) -> None:
+        if hit.origin is not None or hit.person is not None:
+            self._remember_path()
         if last is None or opens_session(hit.at, last.hits[-1].at, last.hits[0].at, self._site.rules):
             last = Session([])
             self.sessions.append(last)
         if self._marked and not last.retouched:
             last.retouched = hit.origin is not None or self._is_hot(hit.path) or self._names_somebody_from(hit.at)
         last.hits.append(hit)
+        last.arrived = None
         self._changed[id(last)] = last
         if hit.person is not None:
             self._mark_hit(last, hit, hit.person)
@@ -442,6 +465,7 @@ class Visitor:
 
     def _recut(self, at: int, adding: Hit | None = None, removing: Hit | None = None) -> None:
         """Cut anew from the session before `at` to the next gap that no hit can have moved."""
+        self._remember_path()
         begin = max(self._session_at(at) - 1, 0)
         end = max(self._session_at(at), begin)
         while end + 1 < len(self.sessions) and not self._apart(self.sessions[end], self.sessions[end + 1], at):
@@ -478,6 +502,7 @@ class Visitor:
         """Take an alias of another visitor, or the root of a person watched."""
         if not isinstance(message, Report):
             raise TypeError(f"no message to a visitor: {message!r}")
+        self._remember_path()
         for name, value in message.changes.items():
             mine = under(message.tag, name)
             self._dirty[mine] = value
@@ -553,6 +578,42 @@ class Visitor:
         roots = dict(self.roots.values())
         return len({roots.get(person, person) for person in persons}) > most
 
+    # --- on no way to a lead ---------------------------------------------------------
+
+    def _remember_path(self) -> None:
+        """Note the null path as it was counted; to be called before anything that it may change by."""
+        if self._counted_path is None:
+            self._counted_path = self._null_path()
+
+    def _null_path(self) -> list[str]:
+        """The channels by which a visitor came who belongs to nobody, within the lookback of the latest."""
+        if not self.sessions or (self.marks() and not self._is_shared()):
+            return []
+        rules = self._site.rules
+        found: list[Arrived] = []
+        begins = EARLIEST
+        for session in reversed(self.sessions):
+            if session.hits[-1].at < begins:
+                break
+            if session.arrived is None:
+                session.arrived = arrived(session.hits, rules)
+            if session.arrived and not found:
+                begins = null_path_begins(None, session.arrived[-1].at, rules.lookback["lead"])
+            found[:0] = session.arrived
+        return [each.channel for each in found if each.at >= begins]
+
+    def counts(self) -> Counts:
+        """All that the visitor's state adds to the counts."""
+        return replaced_path("lead", [], self._null_path(), self._site.rules.settings.markov_order)
+
+    def _path_changes(self) -> Counts:
+        """What the counts of null paths change by."""
+        old, self._counted_path = self._counted_path, None
+        new = None if old is None else self._null_path()
+        if old is None or new is None or old == new:
+            return {}
+        return replaced_path("lead", old, new, self._site.rules.settings.markov_order)
+
     # --- reports out ----------------------------------------------------------------
 
     def flush(self) -> Outcome:
@@ -570,7 +631,7 @@ class Visitor:
     def _flushed(self, messages: list[Message]) -> Outcome:
         changes = self._stored_changes()
         self._changed, self._gone, self._dirty, self._all_stale = {}, [], {}, False
-        return Outcome(changes, messages)
+        return Outcome(changes, messages, self._path_changes())
 
     def _stored_changes(self) -> Changes:
         changes: Changes = {session.stored: None for session in self._gone if session.stored}

@@ -42,6 +42,7 @@ from models.profiles import NOBODY, Profile
 from models.recompute import RawFact as RecordedFact
 from models.recompute import recompute
 from models.rules import Rules
+from models.visitors import Visitor, site_of
 from streams import lane as lane_module
 from streams import tables as tables_module
 from streams.lane import LaneService
@@ -802,8 +803,11 @@ class Simulation:
         return books
 
     def books_of_parts(self) -> "Books":
-        """The totals that the accounts' state at rest comes to."""
+        """The totals that the accounts' and visitors' state at rest comes to."""
         books = Books()
+        site = site_of(self.rules)
+        for name, parts in self.entities("visitors", "visitor"):
+            add_counts(books.counts, Visitor(name, parts, site).counts().items())
         for name, parts in self.entities("accounts", "account"):
             account = Account(name, parts, self.rules)
             if not account.parent:  # else it books nothing and has handed everything on

@@ -12,13 +12,16 @@ from typing import NamedTuple
 
 import pytest
 
-from models.accounts import Account, Journey, Totals
+from models.accounts import Account, Totals
+from models.counts import add_counts
+from models.journeys import Journey
 from models.lanes import AnyEntity, Item, builder, lane_of, opened, read, step
 from models.profiles import NOBODY, Profile
 from models.recompute import recompute
 from models.reports import Message, Parts, pack
 from models.rules import Rules
 from models.touches import Touch
+from models.visitors import Visitor
 from tests.test_recompute import call, deal, fact, hit, identify, refund
 from tests.worlds import VARIANTS, RawFact, rules, world
 
@@ -85,12 +88,14 @@ class Lanes:
         return self.entities[entity]
 
     def totals_at_rest(self) -> Totals:
-        """What all accounts come to when each is built anew."""
+        """What all accounts and visitors come to when each is built anew."""
         totals = Totals()
         for name, parts in self.parts.items():
             entity = self.build(name, dict(parts))
             if isinstance(entity, Account) and not entity.parent:
                 totals.add(entity.totals())
+            elif isinstance(entity, Visitor):
+                add_counts(totals.counts, entity.counts().items())
         return totals.without_zeros()
 
     def companies(self) -> dict[str, tuple[Profile, tuple[str, ...]]]:
@@ -250,7 +255,7 @@ def test_what_worlds_once_caught_stays_right(facts: list[RawFact]):
 
 def test_a_journey_is_the_same_whichever_way_a_touch_on_the_move_came_first():
     old, new = (Touch(1, "t", "call", "sales", channel) for channel in ("direct", "event"))
-    before, after = Journey(), Journey()
+    before, after = Journey(1), Journey()
 
     before.add("person", old)
     before.add("merged person", new)

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from models.rules import Rules
-from models.settings import Identity, Lookback, Pipeline, Rate, Settings
+from models.settings import Identity, Lookback, Pipeline, Rate, Settings, parse_settings
 from models.times import DAY, HOUR, MINUTE, parse_instant, to_text
 from streams.reference import rules_from
 
@@ -50,6 +51,30 @@ _VARIANTS = (
         own_domains=("acme.com",),
     ),
     Settings(rates=_RATES, deal_contacts_only=True),
+    parse_settings(
+        {
+            "time_zone": "Asia/Tokyo",
+            "rates": msgspec.to_builtins(_RATES),
+            "conversion_stages": ["demo", "closed_won"],
+            "lookback": {"stage": 60, "stages": {"demo": 31}, "won": 61},
+            "markov_order": 2,
+            "team_split": {"marketing": 30, "sales": 60, "product": 10},
+            "models": {
+                "tilted": {
+                    "positions": {"first": 40, "lead": 25, "opportunity": 15, "rest": 20},
+                    "kinds": {"call": 0, "form_fill": 2.5},
+                    "channels": {"direct": 0.1},
+                    "decay": {"half_life_days": 10.5},
+                },
+                "committee": {
+                    "roles": {"Buyer": 3, "champion": 2, "none": 0, "default": 0.5},
+                    "stages": {"decision": 0, "awareness": 2},
+                },
+                "capped": {"teams": {"sales": 4}, "caps": {"by": "channel", "max": 40, "values": {"event": 15.5}}},
+                "even": {"positions": {"last": 1}, "caps": {"by": "role", "max": 50}},
+            },
+        }
+    ),
 )
 VARIANTS = len(_VARIANTS)
 
@@ -235,6 +260,9 @@ class _World:
                 body[name] = self.one(pool)
         self.add("touches", body)
 
+    def contact(self, person: Any) -> Body:
+        return {"person": person, "role": self.one(("buyer", "Champion", None))}
+
     def contact_change(self) -> None:
         body: Body = {"messageId": self.id(), "timestamp": self.instant(), "person": self.person()}
         body["source"] = self.one(("hubspot", "salesforce"))
@@ -242,6 +270,8 @@ class _World:
             body["account"] = self.one((*self.accounts, None))
         if self.rarely(0.3):
             body["createdAt"] = self.one((self.instant(), None))
+        if self.rarely(0.3):
+            body["role"] = self.one(("Buyer", " champion ", "User", "", None))
         self.add("contact-changes", body)
 
     def account_change(self) -> None:
@@ -269,7 +299,7 @@ class _World:
         contacts: list[Any] = [self.person() for _ in range(self.rng.randrange(3))]
         for name, pool in (
             ("account", (None, "www.acme.com", "beta.de", *self.accounts)),
-            ("contacts", (None, contacts, contacts, [{"person": person, "role": "buyer"} for person in contacts])),
+            ("contacts", (None, contacts, contacts, [self.contact(person) for person in contacts])),
             ("stage", _STAGES),
             ("stage", _STAGES),
             ("pipeline", (None, "partner", "default")),

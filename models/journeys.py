@@ -1,0 +1,103 @@
+"""An account's touches in order of time, and its null paths, kept with them touch by touch."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from models.counts import Count, Counts, Numbers, add_counts
+from models.paths import NULL, transition
+from models.touches import Touch
+
+
+class Journey:
+    """The account's touches in order of time, whole and by person.
+
+    While people are merged, one touch may be there by two paths: the path decides their
+    order, so that what is taken back is what was booked, whichever came first.
+
+    `begins` says for each kind of conversion from when on touches are on the null path;
+    it ends with the journey. What the counts of null paths change by is noted as touches
+    come and go: only the transitions around a change are, however long the journey.
+    """
+
+    __slots__ = ("_changes", "_order", "_places", "begins", "by_path", "touches")
+
+    def __init__(self, order: int) -> None:
+        self._order = order
+        self._places: list[tuple[int, str, str, str, str]] = []
+        self._changes: Counts = {}
+        self.touches: list[Touch] = []
+        self.by_path: dict[str, list[Touch]] = {}
+        self.begins: dict[str, int] = {}
+
+    def add(self, path: str, touch: Touch) -> None:
+        """Take a touch in."""
+        place = (*touch.order, path)
+        number = bisect_left(self._places, place)
+        self._note(touch.at, number, 0, -1)
+        self._places.insert(number, place)
+        self.touches.insert(number, touch)
+        self._note(touch.at, number, 1, 1)
+        insort(self.by_path.setdefault(path, []), touch, key=_order)
+
+    def remove(self, path: str, touch: Touch) -> None:
+        """Take a touch out."""
+        number = bisect_left(self._places, (*touch.order, path))
+        self._note(touch.at, number, 1, -1)
+        del self._places[number], self.touches[number]
+        self._note(touch.at, number, 0, 1)
+        touches = self.by_path[path]
+        del touches[bisect_left(touches, touch.order, key=_order)]
+        if not touches:
+            del self.by_path[path]
+
+    # --- null paths -----------------------------------------------------------------
+
+    def begin(self, begins: Mapping[str, int]) -> None:
+        """Let null paths begin at other times: what they lose or gain is noted."""
+        for kind, to in begins.items():
+            since = self.begins.get(kind)
+            if since is not None and since != to:
+                old, new = self._first(since), self._first(to)
+                last = max(old, new) + self._order - 1
+                self._add(kind, old, old, last, -1)
+                self._add(kind, new, new, last, 1)
+            self.begins[kind] = to
+
+    def changes(self) -> Counts:
+        """What the counts of null paths changed by since they were last asked for."""
+        changes, self._changes = self._changes, {}
+        return changes
+
+    def null_counts(self) -> Iterator[tuple[Count, Numbers]]:
+        """The counts of the null paths as they are."""
+        for kind, since in self.begins.items():
+            first = self._first(since)
+            yield from self._transitions(kind, first, first, len(self.touches))
+
+    def _first(self, since: int) -> int:
+        return bisect_left(self._places, (since,))
+
+    def _note(self, at: int, number: int, itself: int, sign: int) -> None:
+        """Note the transitions to the touch at `number` (if `itself` is 1) and to those after it that remember it."""
+        for kind, since in self.begins.items():
+            if at >= since:
+                self._add(kind, self._first(since), number, number + self._order - 1 + itself, sign)
+
+    def _add(self, kind: str, begin: int, first: int, last: int, sign: int) -> None:
+        add_counts(self._changes, self._transitions(kind, begin, first, last), sign)
+
+    def _transitions(self, kind: str, begin: int, first: int, last: int) -> Iterator[tuple[Count, Numbers]]:
+        """The null path's transitions to the touches from `first` to `last`, the one after the last being its end."""
+        touches, order = self.touches, self._order
+        for number in range(first, min(last, len(touches) - 1) + 1):
+            yield transition(kind, *_channels(touches[max(number - order, begin) : number + 1]))
+        if last >= len(touches) > begin:
+            yield transition(kind, *_channels(touches[max(len(touches) - order, begin) :]), NULL)
+
+
+def _channels(touches: Sequence[Touch]) -> Iterable[str]:
+    return [touch.channel for touch in touches]
+
+
+def _order(touch: Touch) -> tuple[int, str, str, str]:
+    return touch.order
