@@ -255,7 +255,7 @@ def test_what_worlds_once_caught_stays_right(facts: list[RawFact]):
 
 def test_a_journey_is_the_same_whichever_way_a_touch_on_the_move_came_first():
     old, new = (Touch(1, "t", "call", "sales", channel) for channel in ("direct", "event"))
-    before, after = Journey(1), Journey()
+    before, after = Journey(1), Journey(1)
 
     before.add("person", old)
     before.add("merged person", new)
