@@ -421,6 +421,11 @@ class Account:
         """The account that it hands everything to; empty when it books for itself."""
         return self._parent
 
+    @property
+    def root(self) -> str:
+        """The account that this one counts for."""
+        return self._group.root.id
+
     def _target(self) -> str:
         root = self._group.root.id
         return "" if root == self.name else f"account:{root}"

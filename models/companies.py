@@ -89,10 +89,16 @@ class Company:
         """The accounts whose parent company this is."""
         return tuple(sorted({child for child in self._children.values() if child != self.name}))
 
+    @property
+    def merged_into(self) -> str | None:
+        """The account that this one says it was merged into."""
+        merged = latest(self._changes.values(), "merged_into")
+        return None if merged is None or merged.merged_into == self.name else str(merged.merged_into)
+
     def links(self) -> Iterator[Link]:
         """The merger of the account, and those who claim it as a domain of theirs."""
         merged = latest(self._changes.values(), "merged_into")
-        if merged is not None and merged.merged_into != self.name:
+        if merged is not None and self.merged_into:
             yield Link(merged.at, merged.id, self.name, str(merged.merged_into))
         for at, message, claimant in self._claims.values():
             yield Link(at, message, self.name, claimant)

@@ -251,6 +251,11 @@ class Person:
         self._watched = watched
 
     @property
+    def root(self) -> str:
+        """The person id that this one belongs to."""
+        return self._group.root.id
+
+    @property
     def parent(self) -> str:
         """The person or account that it reports to; empty while no fact names it."""
         return self._parent

@@ -31,10 +31,26 @@ class Elsewhere(NamedTuple):
 
 
 _ELSEWHERE = {
+    "link": Elsewhere("streams.link_commands", "link", "Merge people or accounts, attach a person to an account."),
+    "unlink": Elsewhere("streams.link_commands", "unlink", "Withdraw a link."),
     "load": Elsewhere("streams.load", "load_command", "Load facts from files into a topic."),
     "report": Elsewhere("streams.report_commands", "report", "Ask the totals."),
 }
-_ORDER = ("dev", "worker", "web", "topics", "settings", "models", "load", "wait", "report", "audit", "rebuild")
+_ORDER = (
+    "dev",
+    "worker",
+    "web",
+    "topics",
+    "settings",
+    "models",
+    "load",
+    "wait",
+    "report",
+    "link",
+    "unlink",
+    "audit",
+    "rebuild",
+)
 
 
 class Commands(click.Group):

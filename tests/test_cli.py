@@ -15,7 +15,21 @@ from models.settings import Kafka, Settings
 from models.settings import Redis as RedisSettings
 from streams import cli, embedded, printing, topics
 
-NAMES = ("dev", "worker", "web", "topics", "settings", "models", "load", "wait", "report", "audit", "rebuild")
+NAMES = (
+    "dev",
+    "worker",
+    "web",
+    "topics",
+    "settings",
+    "models",
+    "load",
+    "wait",
+    "report",
+    "link",
+    "unlink",
+    "audit",
+    "rebuild",
+)
 
 
 def run(*arguments: str, **environ: str) -> Result:

@@ -1,0 +1,120 @@
+"""`touchline link` and `unlink` on real servers: what they say becomes facts, and totals follow and return."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from models.settings import Kafka, Settings
+from models.settings import Redis as RedisSettings
+from streams import embedded
+from tests.running import STORY, Place, identify, touch
+
+MORE = (
+    touch("z1", "2026-04-03T09:00:00Z", "zoe@beta.io", "demo"),
+    identify("i9", "2026-04-04T10:00:00Z", "v1", "u-7"),
+    ("identities", {
+        "type": "identify", "messageId": "both", "timestamp": "2026-04-04T11:00:00Z", "anonymousId": "v1",
+        "userId": "u-7", "traits": {"email": "ann@acme.com"},
+    }),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(
+    kafka: embedded.Server, redis_server: embedded.Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """The story and a stranger, in the totals; the worker goes on running."""
+    with Redis.from_url(redis_server.address) as redis:
+        redis.flushall()
+    settings = Settings(
+        kafka=Kafka(bootstrap=kafka.address),
+        redis=RedisSettings(url=redis_server.address),
+        partitions=2,
+        topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
+    )
+    place = Place(settings, tmp_path_factory.mktemp("links"))
+    place.run("topics", "--create")
+    place.produce((*STORY, *MORE))
+    with place.worker():
+        place.run("wait", "--timeout", "60")
+        yield place
+
+
+def won(place: Place) -> Any:
+    return place.rows("report", "credits", "--model", "linear", "--by", "kind")
+
+
+def people(place: Place, account: str) -> list[str]:
+    return [each["person"] for each in place.rows("report", "account", account)["people"]]
+
+
+def test_two_persons_are_merged_and_parted_again(place: Place) -> None:
+    before = won(place)
+
+    said = place.run("link", "person", "zoe@beta.io", "bob@acme.org", "--wait").output
+    merged = won(place)
+    place.run("unlink", "person", "bob@acme.org", "zoe@beta.io", "--wait")
+
+    assert "zoe@beta.io is bob@acme.org (identities touchline-" in said
+    assert any(row["kind"] == "demo" for row in merged)
+    assert won(place) == before
+
+
+def test_the_link_of_an_identify_is_withdrawn_by_whoever_it_links(place: Place) -> None:
+    assert place.rows("report", "person", "u-7")["person"] == "ann@acme.com"
+
+    said = place.run("unlink", "person", "u-7", "--wait").output
+
+    assert "message both is withdrawn" in said
+    assert place.rows("report", "person", "ann@acme.com")["ids"] == ["ann@acme.com"]
+
+
+def test_a_person_is_attached_to_an_account_and_detached(place: Place) -> None:
+    place.run("link", "contact", "zoe@beta.io", "acme.com", "--wait")
+    assert "zoe@beta.io" in people(place, "acme.com")
+
+    place.run("unlink", "contact", "zoe@beta.io", "--wait")
+    assert "zoe@beta.io" not in people(place, "acme.com")
+
+
+def test_accounts_are_merged_and_parted_again(place: Place) -> None:
+    place.run("link", "account", "beta.io", "acme.com", "--wait")
+    found = place.rows("report", "account", "beta.io")
+    assert (found["account"], found["merged_from"]) == ("acme.com", ["acme.org", "beta.io"])
+
+    place.run("unlink", "account", "beta.io", "--wait")
+    assert place.rows("report", "account", "beta.io")["account"] == "beta.io"
+
+
+def test_a_dry_run_only_tells_the_facts(place: Place) -> None:
+    before = won(place)
+
+    [said] = place.rows("link", "person", "zoe@beta.io", "bob@acme.org", "--dry-run")
+
+    assert said["topic"] == "identities"
+    assert (said["fact"]["previousId"], said["fact"]["userId"]) == ("zoe@beta.io", "bob@acme.org")
+    place.run("wait", "--timeout", "60")
+    assert won(place) == before
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [
+        (3, ("link", "person", "nobody@x.io", "bob@acme.org")),
+        (2, ("link", "person", "bob@acme.org", "BOB@acme.org")),
+        (2, ("link", "contact", "null", "acme.com")),
+        (3, ("unlink", "person", "bob@acme.org")),
+        (3, ("unlink", "contact", "bob@acme.org")),
+        (3, ("unlink", "account", "acme.org")),
+        (2, ("unlink", "message", "m1")),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_the_reason(place: Place, code: int, arguments: tuple[str, ...]) -> None:
+    place.run(*arguments, code=code)
+
+
+def test_the_books_balance_after_all_that(place: Place) -> None:
+    place.run("audit")
