@@ -44,6 +44,7 @@ class Person(NamedTuple):
     email: str
     name: str
     devices: tuple[str, ...]
+    role: str
 
 
 class Company(NamedTuple):
@@ -53,6 +54,7 @@ class Company(NamedTuple):
     domain: str
     account: str
     people: tuple[Person, ...]
+    attributes: dict[str, str | int]
 
     @property
     def in_crm(self) -> bool:
@@ -105,6 +107,16 @@ _LAST_NAMES = """Abara Bauer Costa Dahl Eriksen Ferrari Garcia Haddad Ito Jansen
 Quist Rossi Sato Toth Ueda Varga Weber Yilmaz Zeman Ahmadi Berg Choi Duarte Falk"""
 _PLACES = """Alder Basalt Cobalt Cedar Delta Ember Fjord Granite Harbor Indigo Juniper Kestrel Larch Meridian Northwind
 Onyx Pine Quarry Ridge Summit Tundra Umber Vale Willow Zephyr"""
+_ROLES = ("decision maker", "champion", "user", "finance")
+_COUNTRIES = ("US", "US", "US", "GB", "DE", "FR", "NL", "SE", "CA")
+_SECTORS = {
+    "manufacturing": "Robotics Optics Materials Textiles Foods",
+    "transport": "Logistics Freight Mobility",
+    "health": "Health Pharma",
+    "finance": "Payments Insurance",
+    "technology": "Security Media Learning Energy",
+}
+_INDUSTRIES = {trade: sector for sector, trades in _SECTORS.items() for trade in trades.split()}
 _TRADES = """Robotics Logistics Foods Health Energy Textiles Payments Media Optics Mobility Materials Insurance Freight
 Pharma Security Learning"""
 
@@ -115,7 +127,17 @@ def companies(rng: Random, count: int) -> Iterator[Company]:
     for number, name in enumerate(rng.sample(names, count), start=1):
         domain = f"{name.lower().replace(' ', '-')}.example"
         account = f"ACC-{number:04}" if rng.random() < 0.4 else domain
-        yield Company(name, domain, account, tuple(_people(rng, domain, rng.choice((2, 2, 3, 3, 4, 5, 6)))))
+        people = tuple(_people(rng, domain, rng.choice((2, 2, 3, 3, 4, 5, 6))))
+        yield Company(name, domain, account, people, _attributes(name))
+
+
+def _attributes(name: str) -> dict[str, str | int]:
+    """What the CRM says a company is; dice of its own, so that nothing else in the world depends on it."""
+    rng = Random(f"attributes of {name}")
+    size = round(rng.lognormvariate(5.0, 1.6)) + 3
+    segment = "enterprise" if size > 1000 else "mid-market" if size > 100 else "small business"
+    industry = _INDUSTRIES[name.rpartition(" ")[2]]
+    return {"industry": industry, "size": size, "country": rng.choice(_COUNTRIES), "segment": segment}
 
 
 def landing(rng: Random) -> Landing:
@@ -132,4 +154,5 @@ def _people(rng: Random, domain: str, count: int) -> Iterator[Person]:
         sample = f".{domain.removesuffix('.example')}" if host != domain else ""
         email = f"{first}.{last}{sample}@{host}".lower()
         devices = rng.choice((1, 1, 2, 2, 3))
-        yield Person(email, f"{first} {last}", tuple(f"{rng.getrandbits(64):016x}" for _ in range(devices)))
+        ids = tuple(f"{rng.getrandbits(64):016x}" for _ in range(devices))
+        yield Person(email, f"{first} {last}", ids, Random(f"role of {email}").choice(_ROLES))

@@ -67,13 +67,15 @@ def touch(id: str, at: datetime, person: Person, kind: str, team: str, **more: s
 
 def contact_change(id: str, at: datetime, person: Person, company: Company) -> Fact:
     """The CRM's word that a person works for an account."""
-    named = {"person": person.email, "account": company.account, "source": "crm"}
+    named = {"person": person.email, "account": company.account, "role": person.role, "source": "crm"}
     return "contact-changes", {"messageId": id, "timestamp": _text(at), "createdAt": _text(at), **named}
 
 
 def account_change(id: str, at: datetime, company: Company) -> Fact:
-    """The CRM's word whose a domain is."""
-    named = {"account": company.account, "name": company.name, "domains": [company.domain]}
+    """The CRM's word who a company is and, where it has an id for it, whose its domain is."""
+    named: dict[str, Any] = {"account": company.account, "name": company.name, "attributes": company.attributes}
+    if company.in_crm:
+        named["domains"] = [company.domain]
     return "account-changes", {"messageId": id, "timestamp": _text(at), **named}
 
 
@@ -86,7 +88,7 @@ def deal_opening(id: str, at: datetime, deal: str, company: Company, **fields: A
     """A new deal of a company, with its people as contacts."""
     opening = {
         "account": company.account,
-        "contacts": [person.email for person in company.people],
+        "contacts": [{"person": person.email, "role": person.role} for person in company.people],
         "name": f"{company.name} – Halyard",
         "currency": "USD",
         "createdAt": _text(at),

@@ -107,8 +107,7 @@ class Teller:
         """A company from its first visit on; most come to a deal, some to a second."""
         self._begin(company.domain)
         begun = self._some_time()
-        if company.in_crm:
-            self._tell(begun - timedelta(hours=3), messages.account_change, company)
+        self._tell(begun - timedelta(hours=3), messages.account_change, company)
         serious = self.rng.random() < 0.85
         known = [self._tell_person(begun, company, person, serious) for person in company.people]
         leads = [at for at in known if at is not None]
