@@ -103,6 +103,12 @@ def refund(id: str, at: datetime, deal: str, dollars: int) -> Fact:
     return "billing", {"type": "refund", "messageId": id, "timestamp": _text(at), **given}
 
 
+def product_usage(id: str, at: datetime, person: Person, event: str, count: int = 1) -> Fact:
+    """Something that a person did in the product."""
+    used = {"person": person.email, "event": event, "count": count}
+    return "product-usage", {"messageId": id, "timestamp": _text(at), **used}
+
+
 def _segment(type_: str, id: str, at: datetime, device: str, context: dict[str, Any], **more: Any) -> dict[str, Any]:
     head = {"type": type_, "messageId": id, "timestamp": _text(at), "anonymousId": device}
     return {**head, "context": {**context, "userAgent": BROWSER}, **more}

@@ -197,6 +197,15 @@ class Teller:
         if self.rng.random() < 0.4:
             self._tell(self._later(at, 10), messages.refund, deal.id, deal.dollars // self.rng.choice((4, 10, 20)))
 
+        self._use_product(at, deal.company)
+
+    def _use_product(self, at: datetime, company: Company) -> None:
+        """What some of a customer's people do with what they bought."""
+        for person in company.people[::2]:
+            for event in ("Report Viewed", "Report Shared", "Report Viewed"):
+                self._tell(at, messages.product_usage, person, event, count=len(person.email) % 4 + 1)
+                at += timedelta(days=2, minutes=len(event))
+
     def _after_loss(self, at: datetime, deal: Deal) -> datetime:
         """Some lost deals are taken up again and won, some were entered twice and are deleted."""
         chance = self.rng.random()

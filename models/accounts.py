@@ -42,6 +42,7 @@ from models.reports import (
     DEAL,
     KNOWN,
     TOUCH,
+    USAGE,
     Changes,
     Invite,
     Join,
@@ -57,10 +58,11 @@ from models.reports import (
 from models.rules import Rules
 from models.times import END_OF_TIME
 from models.touches import Touch
+from models.usage import use_counts, uses_in
 
 REMEMBERED_CREDITS = 32
 """Conversions with more credits are computed again when taken back, rather than kept in memory."""
-_PASSED_ON = KNOWN + TOUCH + DEAL + PASSED_ON
+_PASSED_ON = KNOWN + TOUCH + DEAL + USAGE + PASSED_ON
 _touch = msgspec.msgpack.Decoder(Touch).decode
 _deal = msgspec.msgpack.Decoder(Deal).decode
 _lead = msgspec.msgpack.Decoder(Lead).decode
@@ -121,13 +123,14 @@ class _Change(NamedTuple):
     """What a batch touches: people and deals by part name's path or name, times of touches.
 
     `restated` are the deals whose conversions or milestones may differ, `moved` all
-    deals whose place in the pipeline may.
+    deals whose place in the pipeline may; `used` are parts of product usage.
     """
 
     leads: set[str]
     restated: set[str]
     moved: set[str]
     times: list[int]
+    used: set[str]
 
 
 class Account:
@@ -248,6 +251,16 @@ class Account:
         return lead is None or takes_part(self.leads[lead].is_contact, self.leads[lead].ids, deal)
 
     @property
+    def uses(self) -> dict[str, dict[str, int]]:
+        """How often its people used the product: event → day → count."""
+        found: dict[str, dict[str, int]] = {}
+        for name in _used(self.parts):
+            for event, day, count in uses_in(name, self.parts[name]):
+                days = found.setdefault(event, {})
+                days[day] = days.get(day, 0) + count
+        return found
+
+    @property
     def first_lead(self) -> int | None:
         """The earliest lead moment of the account's people."""
         return min((lead.at for lead in self.leads.values()), default=None)
@@ -316,6 +329,8 @@ class Account:
                     self._book_deal(totals, name, conversion, sign)
         for name in change.moved & self.deals.keys():
             self._book_state(totals, name, sign)
+        for name in change.used & self.parts.keys():
+            add_counts(totals.counts, use_counts(name, self.parts[name]), sign)
 
     def _touched(self, name: str, conversion: Conversion, times: list[int]) -> bool:
         if not times:
@@ -384,7 +399,7 @@ class Account:
     def own_totals(self) -> Totals:
         """What the account comes to, once and under no label."""
         own = Totals()
-        self._book(own, _Change(set(self.leads), set(), set(self.deals), []), 1, True)
+        self._book(own, _Change(set(self.leads), set(), set(self.deals), [], _used(self.parts)), 1, True)
         add_counts(own.counts, self.journey.null_counts())
         return own
 
@@ -481,7 +496,7 @@ class Account:
         leads.update(path for each, touch in touches if (path := self._lead_path(each)) and self._weighs(path, touch))
         deals = {name for name in pending if name[0] == DEAL}
         restated = {name for name in deals if self._restates(name, pending[name])}
-        return _Change(leads, restated, deals, [touch.at for _, touch in touches])
+        return _Change(leads, restated, deals, [touch.at for _, touch in touches], _used(pending))
 
     def _weighs(self, path: str, touch: Touch) -> bool:
         """Can the touch take part in the `lead` conversion of the person with this path?"""
@@ -503,7 +518,7 @@ class Account:
     def _everything(self, pending: Changes) -> _Change:
         names = {**self.parts, **pending}
         paths = {_path(name) for name in names if name[0] == KNOWN}
-        return _Change(paths, set(), {name for name in names if name[0] == DEAL}, [])
+        return _Change(paths, set(), {name for name in names if name[0] == DEAL}, [], _used(names))
 
     def _weighs_deals_anew(self, pending: Changes) -> bool:
         """Do the account's people change so that every deal's credits may?"""
@@ -575,6 +590,11 @@ class Account:
     def profile(self) -> Profile:
         """Who the account is."""
         return self.company.profile
+
+
+def _used(names: Iterable[str]) -> set[str]:
+    """The parts of product usage among them."""
+    return {name for name in names if name[0] == USAGE}
 
 
 def takes_part(is_contact: bool, ids: Iterable[str], deal: Deal) -> bool:

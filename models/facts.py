@@ -27,6 +27,7 @@ CONTACT_CHANGES = "contact-changes"
 ACCOUNT_CHANGES = "account-changes"
 DEAL_CHANGES = "deal-changes"
 BILLING = "billing"
+PRODUCT_USAGE = "product-usage"
 FACT_TOPICS = (
     PAGE_VIEWS,
     FORM_FILLS,
@@ -36,6 +37,7 @@ FACT_TOPICS = (
     ACCOUNT_CHANGES,
     DEAL_CHANGES,
     BILLING,
+    PRODUCT_USAGE,
 )
 
 Utm = tuple[str, str, str, str, str]
@@ -209,9 +211,19 @@ class Refund(Struct, frozen=True, array_like=True):
     raw: bytes
 
 
-Fact = (
-    Hit | Identification | FormFill | Unlink | Verdict | TouchFact | ContactChange | AccountChange | DealChange | Refund
-)
+class ProductUsage(Struct, frozen=True, array_like=True):
+    """A person used the product `count` times; `account` is whose use it is where they have none."""
+
+    at: int
+    id: str
+    person: str
+    event: str
+    count: int = 1
+    account: str | None = None
+
+
+VisitorFact = Hit | Identification | FormFill | Unlink | Verdict
+Fact = VisitorFact | TouchFact | ContactChange | AccountChange | DealChange | Refund | ProductUsage
 IsBot = Callable[[str], bool]
 """Is this user agent a known bot's?"""
 
@@ -348,6 +360,16 @@ class _Billing(Struct):
     receivedAt: str | None = None
 
 
+class _Usage(Struct):
+    messageId: Id
+    timestamp: str
+    person: Scalar
+    event: str
+    count: Annotated[int, Meta(ge=1, le=10**9)] | None = None
+    account: str | int | None = None
+    receivedAt: str | None = None
+
+
 def decode(
     topic: str, value: bytes | None, recorded_at: int, settings: Settings, is_bot: IsBot = lambda agent: False
 ) -> Fact:
@@ -388,6 +410,7 @@ _KEYS: dict[type, Callable[[Any], str]] = {
     AccountChange: lambda fact: fact.account,
     DealChange: lambda fact: fact.deal,
     Refund: lambda fact: fact.deal,
+    ProductUsage: lambda fact: fact.person,
 }
 
 
@@ -760,6 +783,16 @@ def _read_billing(raw: _Billing, value: bytes, at: int, settings: Settings) -> R
     return Refund(at, raw.messageId, _needed(raw.dealId, "billing.dealId"), amount, currency, value)
 
 
+def _read_usage(raw: _Usage, value: bytes, at: int, settings: Settings) -> ProductUsage:
+    person, event = person_id(raw.person, settings), raw.event.strip()
+    if person is None:
+        raise BadInput("product-usage.person", "an e-mail or user id that is nobody's placeholder", raw.person)
+    if not event:
+        raise BadInput("product-usage.event", "what the product was used for", raw.event)
+    account = None if raw.account is None else as_text(raw.account).strip() or None
+    return ProductUsage(at, raw.messageId, person, event, raw.count or 1, account)
+
+
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     PAGE_VIEWS: msgspec.json.Decoder(_Segment),
     FORM_FILLS: msgspec.json.Decoder(_Segment),
@@ -769,6 +802,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     ACCOUNT_CHANGES: msgspec.json.Decoder(_Account),
     DEAL_CHANGES: msgspec.json.Decoder(_Deal),
     BILLING: msgspec.json.Decoder(_Billing),
+    PRODUCT_USAGE: msgspec.json.Decoder(_Usage),
 }
 _READERS: dict[str, Callable[[Any, bytes, int, Settings], Fact]] = {
     PAGE_VIEWS: _read_hit,
@@ -779,4 +813,5 @@ _READERS: dict[str, Callable[[Any, bytes, int, Settings], Fact]] = {
     ACCOUNT_CHANGES: _read_account,
     DEAL_CHANGES: _read_deal,
     BILLING: _read_billing,
+    PRODUCT_USAGE: _read_usage,
 }

@@ -113,6 +113,12 @@ def host_of(url: str) -> str:
     return found.group(1).rstrip(".").lower() if found else ""
 
 
+def account_id(text: str, registrable: Callable[[str], str | None]) -> str:
+    """A host name means its registrable domain, any other text is a CRM id as it is."""
+    is_host = "." in text and host_of(text) == text.lower() and " " not in text
+    return (registrable(text) if is_host else None) or text
+
+
 def email_domain(email: str, registrable: Callable[[str], str | None]) -> str | None:
     """The registrable domain of an e-mail's host; None when it has none."""
     return registrable(email.rpartition("@")[2])

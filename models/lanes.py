@@ -25,6 +25,7 @@ from models.facts import (
     FORM_FILLS,
     IDENTITIES,
     PAGE_VIEWS,
+    PRODUCT_USAGE,
     TOUCHES,
     Fact,
     decode,
@@ -34,6 +35,7 @@ from models.facts import Hit as ViewFact
 from models.members import DealRecord, Person, RecordedTouch
 from models.reports import Changes, Forward, Message, Parts
 from models.rules import Rules
+from models.usage import Usage
 from models.visitors import Visitor, site_of
 
 VISITOR_FACTS, MEMBER_FACTS, ACCOUNT_FACTS = "visitor-facts", "member-facts", "account-facts"
@@ -45,18 +47,20 @@ _ENTITY_OF_TOPIC = {
     CONTACT_CHANGES: "person",
     DEAL_CHANGES: "deal",
     BILLING: "deal",
+    PRODUCT_USAGE: "usage",
     ACCOUNT_CHANGES: "account",
 }
 LANE_OF_ENTITY = {
     "visitor": "visitors",
     "person": "members",
     "touch": "members",
+    "usage": "members",
     "deal": "members",
     "account": "accounts",
     "customer": "accounts",
 }
 
-AnyEntity = Visitor | Person | RecordedTouch | DealRecord | Account | Customer
+AnyEntity = Visitor | Person | RecordedTouch | Usage | DealRecord | Account | Customer
 
 
 class Lane(NamedTuple):
@@ -69,7 +73,7 @@ class Lane(NamedTuple):
 
 LANES = {
     "visitors": Lane("visitors", (PAGE_VIEWS, FORM_FILLS, IDENTITIES), VISITOR_FACTS),
-    "members": Lane("members", (TOUCHES, CONTACT_CHANGES, DEAL_CHANGES, BILLING), MEMBER_FACTS),
+    "members": Lane("members", (TOUCHES, CONTACT_CHANGES, DEAL_CHANGES, BILLING, PRODUCT_USAGE), MEMBER_FACTS),
     "accounts": Lane("accounts", (ACCOUNT_CHANGES,), ACCOUNT_FACTS),
 }
 
@@ -133,6 +137,7 @@ def builder(rules: Rules) -> Callable[[str, Parts], AnyEntity]:
         "visitor": lambda name, parts: Visitor(name, parts, site),
         "person": lambda name, parts: Person(name, parts, rules),
         "touch": lambda name, parts: RecordedTouch(name, parts, rules),
+        "usage": lambda name, parts: Usage(name, parts, rules),
         "deal": lambda name, parts: DealRecord(name, parts, rules),
         "account": lambda name, parts: Account(name, parts, rules),
         "customer": Customer,

@@ -26,7 +26,7 @@ from models.facts import (
     decode,
 )
 from models.groups import Group
-from models.identity import Link, email_domain, host_of
+from models.identity import Link, account_id, email_domain
 from models.reports import (
     CONTACT,
     DEAL,
@@ -35,9 +35,11 @@ from models.reports import (
     KNOWN,
     LINK,
     MERGED,
+    MILESTONE,
     ROOT,
     SAME_AS,
     TOUCH,
+    USAGE,
     WATCH,
     Changes,
     Invite,
@@ -47,6 +49,7 @@ from models.reports import (
     Report,
     Rooted,
     difference,
+    id_in,
     pack,
     tag_of,
     under,
@@ -54,9 +57,10 @@ from models.reports import (
 from models.rules import Rules
 from models.times import END_OF_TIME
 from models.touches import Touch, merged_with_form, recorded_touch, standing_version
+from models.usage import account_named, milestone_touch
 
 _VERSION, _CHANGE, _REFUND = "VDB"
-_PASSED_ONLY = TOUCH + DEAL + KNOWN
+_PASSED_ONLY = TOUCH + DEAL + KNOWN + USAGE
 """Kinds that grow with a history; the others are few and looked through at every change."""
 _int = msgspec.msgpack.Decoder(int).decode
 _str = msgspec.msgpack.Decoder(str).decode
@@ -236,19 +240,25 @@ class Person:
         own: Changes = {**contents}
         if parent != self._parent:
             names = [name for name in {**self.parts, **self._changed} if name[0] in _passed(self._parent)]
-            withdrawn: Changes = dict.fromkeys([*names, *self._own])
-            if withdrawn and self._parent:
-                yield Report(self._parent, self.tag, withdrawn)
+            yield from self._addressed(self._parent, dict.fromkeys([*names, *self._own]))
             passed: Changes = {name: value for name, value in self.parts.items() if name[0] in _passed(parent)}
         else:
             passed = {name: value for name, value in self._changed.items() if name[0] in _passed(parent)}
             own = difference(self._own, contents)
-        if parent and (passed or own):
-            yield Report(parent, self.tag, {**passed, **own})
+        yield from self._addressed(parent, {**passed, **own})
         self._parent, self._own = parent, contents
         watched = self._watchers()
         yield from reports(self._watched, watched, self.tag)
         self._watched = watched
+
+    def _addressed(self, parent: str, changes: Changes) -> Iterator[Report]:
+        """The reports of these changes; usage may be another account's while the person is their own."""
+        by_parent: dict[str, Changes] = {}
+        is_own = parent == f"account:{self.name}"
+        for name, value in changes.items() if parent else ():
+            named = account_named(name) if is_own and name[0] == USAGE else ""
+            by_parent.setdefault(f"account:{named}" if named else parent, {})[name] = value
+        return (Report(to, self.tag, each) for to, each in by_parent.items())
 
     @property
     def root(self) -> str:
@@ -267,7 +277,11 @@ class Person:
         root = self._group.root.id
         if root != self.name:
             return f"person:{root}"
-        return "" if self._known is None else f"account:{self._account()}"
+        return f"account:{self._account()}" if self._is_anybody() else ""
+
+    def _is_anybody(self) -> bool:
+        """Is the id known, or did anybody use the product by it?"""
+        return self._known is not None or any(name[0] == USAGE for name in self.parts)
 
     def _contents(self) -> dict[str, bytes]:
         """What the parent should hold of the id itself."""
@@ -278,8 +292,20 @@ class Person:
             contacts = self._contacts()
             at, ids = lead_moment(self._known, contacts), tuple(self._ids())
             lead = Lead(at, self.name, bool(contacts), ids, role_of(contacts))
-            return {f"{KNOWN}:": pack(lead)}
+            return {f"{KNOWN}:": pack(lead), **self._milestones()}
         return {f"{KNOWN}:": pack(self._known), f"{MERGED}:": pack((root.linked_at, self.name))}
+
+    def _milestones(self) -> dict[str, bytes]:
+        """The touches that the person's first uses of the product are, whichever id used it."""
+        first: dict[str, tuple[int, str]] = {}
+        for name, value in self._said.items():
+            if name[0] == MILESTONE:
+                event = id_in(name)
+                first[event] = min(_group(value), first.get(event, _group(value)))
+        return {
+            f"{TOUCH}:{use}/{event}": pack(milestone_touch(event, at, use, self._rules))
+            for event, (at, use) in first.items()
+        }
 
     def _watchers(self) -> Contents:
         answer = {f"{ROOT}:": pack((self.name, self._group.root.id))}
@@ -310,7 +336,7 @@ def _named_in(name: str, value: bytes) -> list[int]:
 
 def _passed(parent: str) -> str:
     """The kinds of parts that are handed on to an account, or to another person."""
-    return TOUCH + DEAL if parent.startswith("account:") else TOUCH + DEAL + GROUP + CONTACT
+    return TOUCH + DEAL + USAGE if parent.startswith("account:") else TOUCH + DEAL + USAGE + GROUP + CONTACT + MILESTONE
 
 
 def keep_smaller(parts: Parts, name: str, value: bytes, topic: str, fact_id: str, read: Any) -> Conflict | None:
@@ -483,12 +509,6 @@ def first_contacts(changes: Iterable[DealChange]) -> dict[str, int]:
 def deal_parent(account: str | None, contacts: tuple[str, ...], deal: str, rules: Rules) -> str:
     """Whose journey the deal's is: its account's, else its first contact's, else nobody's."""
     if account is not None:
-        return f"account:{account_id(account, rules)}"
+        return f"account:{account_id(account, rules.registrable)}"
     # Ids are trimmed: none begins with a space, so nobody's journey is nobody's.
     return f"person:{contacts[0]}" if contacts else f"account: {deal}"
-
-
-def account_id(text: str, rules: Rules) -> str:
-    """A host name means its registrable domain, any other text is a CRM id as it is."""
-    is_host = "." in text and host_of(text) == text.lower() and " " not in text
-    return (rules.registrable(text) if is_host else None) or text

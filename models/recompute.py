@@ -30,7 +30,7 @@ from models.conversions import (
     path_of_credits,
     without_zeros,
 )
-from models.counts import Counts, add_counts, table_of, without_zero_counts
+from models.counts import Count, Counts, add_counts, table_of, without_zero_counts
 from models.deals import Conversion, Deal, booked_as, conversions_of, fold, won_at
 from models.errors import BadInput
 from models.facts import (
@@ -41,6 +41,7 @@ from models.facts import (
     FORM_FILLS,
     IDENTITIES,
     PAGE_VIEWS,
+    PRODUCT_USAGE,
     TOUCHES,
     AccountChange,
     ContactChange,
@@ -48,6 +49,7 @@ from models.facts import (
     Fact,
     FormFill,
     Identification,
+    ProductUsage,
     Refund,
     TouchFact,
     Unlink,
@@ -57,7 +59,7 @@ from models.facts import (
 )
 from models.facts import Hit as PageView
 from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels, labels_of
-from models.identity import Link, Root, roots_of
+from models.identity import Link, Root, account_id, roots_of
 from models.members import (
     Contact,
     account_of,
@@ -74,7 +76,9 @@ from models.profiles import NOBODY, Profile, profile_of, stated
 from models.reports import pack
 from models.rules import Rules
 from models.sessions import DIRECT, Arrive, Hit, arrivals, arrived, current_source, cut, opens_session, web_touches
+from models.times import day_of
 from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
+from models.usage import USES, milestone_kind, milestone_touch
 
 _NO_LIMIT = 2**62
 
@@ -140,6 +144,7 @@ def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules, befo
     filing = _Filing(books, rules)
     _book_leads(books, filing, people, accounts, rules)
     _book_deals(books, filing, kept, people, accounts, rules)
+    _book_uses(filing, kept, people, accounts, rules)
     filing.end()
     _book_visitors(books, people.visitors, rules)
     books.cells = without_zeros(books.cells)
@@ -322,6 +327,10 @@ class _People:
                 self._know(fact.person, fact.at)
         for person, contacts in kept.of(CONTACT_CHANGES).items():
             self._know(person, min(contact.at for contact in contacts.values()))
+        for person, uses in kept.of(PRODUCT_USAGE).items():
+            for use in uses.values():
+                if milestone_kind(use.event, kept.rules.settings):
+                    self._know(person, use.at)
         for changes in kept.of(DEAL_CHANGES).values():
             for person, at in first_contacts(changes.values()).items():
                 self._know(person, at)
@@ -360,6 +369,7 @@ def _touches(kept: _Facts, people: _People, rules: Rules) -> Iterator[Owned]:
         if visitor.marks:
             yield from _web_touches(visitor, rules)
     yield from _other_touches(kept, people, rules)
+    yield from _milestones(kept, people, rules)
 
 
 def _web_touches(visitor: _Visitor, rules: Rules) -> Iterator[Owned]:
@@ -465,6 +475,35 @@ def _standing(forms: list[_Form], fact: TouchFact | None, rules: Rules) -> Itera
         yield fact.person, recorded_touch(fact, rules)
 
 
+# --- product usage ----------------------------------------------------------------------
+
+
+def _uses(kept: _Facts) -> Iterator[ProductUsage]:
+    return (use for uses in kept.of(PRODUCT_USAGE).values() for use in uses.values())
+
+
+def _milestones(kept: _Facts, people: _People, rules: Rules) -> Iterator[Owned]:
+    """The first of each person × listed event as a touch."""
+    first: dict[tuple[str, str], tuple[int, str]] = {}
+    for use in _uses(kept):
+        place = people.root(use.person), use.event
+        first[place] = min((use.at, use.id), first.get(place, (use.at, use.id)))
+    for (person, event), (at, use_id) in first.items():
+        if milestone_kind(event, rules.settings):
+            yield person, milestone_touch(event, at, use_id, rules)
+
+
+def _book_uses(filing: "_Filing", kept: _Facts, people: _People, accounts: "_Accounts", rules: Rules) -> None:
+    for use in _uses(kept):
+        person = people.root(use.person)
+        account = accounts.before_mergers.get(person) or account_of(person, [person] * ("@" in person), (), (), rules)
+        if account == person and use.account is not None:
+            account = account_id(use.account, rules.registrable)
+        field = f"{day_of(use.at, rules.settings.time_zone)}\0{use.event}"
+        _, counts = filing.of(accounts.root(account))
+        add_counts(counts, [(Count(USES, field), (use.count,))])
+
+
 # --- accounts ---------------------------------------------------------------------------
 
 
@@ -472,6 +511,7 @@ class _Accounts(NamedTuple):
     """The present account of each person, and the account that each id counts for."""
 
     of_person: dict[str, str]
+    before_mergers: dict[str, str]
     roots: dict[str, Root]
     lead_moments: dict[str, int]
     people_roles: dict[str, str | None]
@@ -488,13 +528,14 @@ def _accounts_of(kept: _Facts, people: _People, rules: Rules) -> _Accounts:
     changes_of = kept.of(ACCOUNT_CHANGES)
     links = [link for name, changes in changes_of.items() for link in _account_links(name, changes, rules)]
     ids: dict[str, list[str]] = defaultdict(list)
-    accounts = _Accounts({}, roots_of(links, _NO_LIMIT), {}, {}, ids, set())
+    accounts = _Accounts({}, {}, roots_of(links, _NO_LIMIT), {}, {}, ids, set())
     for name in people.known:
         ids[people.root(name)].append(name)
     for person, names in ids.items():
         contacts: list[Contact] = [each for name in names for each in kept.of(CONTACT_CHANGES).get(name, {}).values()]
         groups = [call for name in names for call in people.groups.get(name, ())]
         account = account_of(person, _emails(person, names, people), contacts, groups, rules)
+        accounts.before_mergers[person] = account
         accounts.of_person[person] = accounts.root(account)
         if contacts:
             accounts.contacts.add(person)

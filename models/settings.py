@@ -179,6 +179,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     direct_touches: bool = True
     deal_contacts_only: bool = False
     form_events: tuple[str, ...] = ("Form Submitted", "Form Filled", "Lead Captured", "Signed Up")
+    trial_events: tuple[str, ...] = ("Trial Started",)
+    milestones: tuple[str, ...] = ()
     own_domains: tuple[str, ...] = ()
     excluded_referrers: tuple[str, ...] = (
         "paypal.com",

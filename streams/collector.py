@@ -33,7 +33,7 @@ from streams.answers import TooLarge, Unauthorized, problem, status_of
 from streams.intake import Intake, Record
 from streams.metrics import Metrics
 from streams.reference import is_bot
-from streams.segment import CALLS, Arrival, complete, pack, parse_body, split, topic_of, write_key_of
+from streams.segment import CALLS, Arrival, complete, facts_in, pack, parse_body, split, write_key_of
 
 Headers = list[tuple[bytes, bytes]]
 Clock = Callable[[], int]
@@ -189,22 +189,22 @@ class Collector:
             self._reading_bytes -= length
 
     def _records(self, body: bytes, arrival: Arrival) -> list[Record]:
-        records = (self._record(original, arrival) for original in split(body, arrival.envelope, arrival.kind))
-        return [record for record in records if record is not None]
+        originals = split(body, arrival.envelope, arrival.kind)
+        return [record for original in originals for record in self._records_of(original, arrival)]
 
-    def _record(self, original: bytes, arrival: Arrival) -> Record | None:
-        """The fact in a message; a dead letter when there is none; None when no topic takes it."""
+    def _records_of(self, original: bytes, arrival: Arrival) -> list[Record]:
+        """The facts in a message; a dead letter when it is none; nothing when no topic takes it."""
         try:
-            message = complete(original, arrival, is_bot)
-            topic = topic_of(message, self._settings.form_events)
-            if topic is None:
+            facts = facts_in(complete(original, arrival, is_bot), self._settings)
+            if not facts:
                 self._metrics.count_message("unused")
-                return None
-            value = pack(message)
-            fact = decode(topic, value, arrival.received_at, self._settings)
-            return Record(topic, key_of(topic, fact).encode(), value)
+            return [self._record(topic, pack(message), arrival) for topic, message in facts]
         except BadInput as error:
-            return Record("dead-letters", None, dead_letter(original, error, arrival.received_at))
+            return [Record("dead-letters", None, dead_letter(original, error, arrival.received_at))]
+
+    def _record(self, topic: str, value: bytes, arrival: Arrival) -> Record:
+        fact = decode(topic, value, arrival.received_at, self._settings)
+        return Record(topic, key_of(topic, fact).encode(), value)
 
     def _description(self, path: str, scope: Scope) -> bytes:
         """What a browser client asks for before it sends its first event."""

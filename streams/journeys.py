@@ -7,7 +7,8 @@ from models.accounts import Account, Booked
 from models.conversions import Credit, funnel_stage, milestones_of
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.errors import NotFound
-from models.members import DealRecord, Person, account_id
+from models.identity import account_id
+from models.members import DealRecord, Person
 from models.reports import Parts, id_in
 from models.rules import Rules
 from models.sessions import Hit, seen_under, sources_of
@@ -69,7 +70,7 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
 
 async def known_account(redis: Any, rules: Rules, text: str) -> Account:
     """The account of that id, or of the registrable domain of that host name."""
-    for name in dict.fromkeys((account_id(text, rules), text)):
+    for name in dict.fromkeys((account_id(text, rules.registrable), text)):
         account = cast(Account, await entity_at_rest(redis, rules, f"account:{name}"))
         if account.parts:
             return account

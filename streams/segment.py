@@ -6,7 +6,6 @@ Source: https://segment.com/docs/connections/sources/catalog/libraries/server/ht
 """
 
 import re
-from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 from uuid import uuid4
 
@@ -14,6 +13,8 @@ import msgspec
 
 from models.errors import BadInput
 from models.facts import IsBot
+from models.identity import person_id
+from models.settings import Settings
 from models.times import parse_instant, to_text
 
 Message: TypeAlias = dict[str, msgspec.Raw]
@@ -38,17 +39,19 @@ _TOPICS = {
     "bot": "identities",
 }
 _OPERATORS_OWN = ("unlink", "bot")
+_TRUE, _FALSE = msgspec.Raw(b"true"), msgspec.Raw(b"false")
 _ABSENT = (b"", b"null", b'""')
 
 
-class _Agent(msgspec.Struct):
+class _Context(msgspec.Struct):
     userAgent: str | None = None
+    groupId: str | int | None = None
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _any = msgspec.json.Decoder()
-_agent = msgspec.json.Decoder(_Agent)
+_context = msgspec.json.Decoder(_Context)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -116,31 +119,45 @@ def complete(original: bytes, arrival: Arrival, is_bot: IsBot) -> Message:
 def _judge(message: Message, is_bot: IsBot) -> None:
     """Note as `bot` what the list says today of the user agent; a newer one does not look back."""
     try:
-        agent = None if _is_absent(message, "context") else _agent.decode(message["context"]).userAgent
+        agent = None if _is_absent(message, "context") else _context.decode(message["context"]).userAgent
     except msgspec.DecodeError as error:
-        raise BadInput("context.userAgent", f"a string ({error})", _excerpt(bytes(message["context"]))) from None
+        raise BadInput(
+            "context", f"an object as Segment describes it ({error})", _excerpt(bytes(message["context"]))
+        ) from None
     if agent:
-        message["bot"] = msgspec.Raw(b"true" if is_bot(agent) else b"false")
+        message["bot"] = _TRUE if is_bot(agent) else _FALSE
     else:
         message.pop("bot", None)
 
 
-def topic_of(message: Message, form_events: Sequence[str]) -> str | None:
-    """The topic of a completed message, None for a call that no topic takes yet.
+def facts_in(message: Message, settings: Settings) -> list[tuple[str, Message]]:
+    """The facts that a completed message is, each with its topic; none when no topic takes it.
 
-    A track call that names both visitor and user identifies one as the other.
-    Raises BadInput when the type is unknown.
+    A track call that is no form fill is product usage of the user that it names, and
+    identifies a visitor that it names too. Raises BadInput when the type is unknown.
     """
     kind = _text(message, "type")
     if kind == "track":
-        if _text(message, "event") in form_events:
-            return "form-fills"
+        if _text(message, "event") in settings.form_events:
+            return [("form-fills", message)]
         both = not (_is_absent(message, "anonymousId") or _is_absent(message, "userId"))
-        return "identities" if both else None
+        usage = _usage_in(message, settings)
+        return [("identities", message)] * both + [("product-usage", usage)] * bool(usage)
     if kind not in _TOPICS:
         expected = "one of track, " + ", ".join(_TOPICS)
         raise BadInput("type", expected, _excerpt(bytes(message.get("type", b"nothing"))))
-    return _TOPICS[kind]
+    return [(_TOPICS[kind], message)]
+
+
+def _usage_in(message: Message, settings: Settings) -> Message:
+    """The call as product usage; empty when it names nobody or nothing, or is a bot's."""
+    absent = _is_absent(message, "event") or _is_absent(message, "userId")
+    if absent or message.get("bot") == _TRUE or person_id(_any.decode(message["userId"]), settings) is None:
+        return {}
+    usage = {name: message[name] for name in ("messageId", "timestamp", "receivedAt", "event")}
+    usage["person"] = message["userId"]
+    account = None if _is_absent(message, "context") else _context.decode(message["context"]).groupId
+    return usage if account is None else {**usage, "account": _raw(account)}
 
 
 def pack(message: Message) -> bytes:
@@ -229,7 +246,7 @@ def _is_absent(message: Message, name: str) -> bool:
     return name not in message or bytes(message[name]) in _ABSENT
 
 
-def _raw(text: str) -> msgspec.Raw:
+def _raw(text: str | int) -> msgspec.Raw:
     return msgspec.Raw(_encode(text))
 
 

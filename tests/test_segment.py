@@ -9,10 +9,10 @@ from models.errors import BadInput
 from models.settings import Settings
 from models.times import parse_instant
 from streams.reference import is_bot
-from streams.segment import MOST_MESSAGES, Arrival, complete, pack, parse_body, split, topic_of
+from streams.segment import MOST_MESSAGES, Arrival, complete, facts_in, pack, parse_body, split
 
 RECEIVED = parse_instant("2026-03-01T12:00:10Z", "test")
-FORM_EVENTS = Settings().form_events
+GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 
 
 def completed(message: dict[str, Any], kind: str | None = "track", batch: dict[str, Any] | None = None) -> Any:
@@ -20,9 +20,9 @@ def completed(message: dict[str, Any], kind: str | None = "track", batch: dict[s
     return json.loads(pack(complete(json.dumps(message).encode(), Arrival(RECEIVED, kind, envelope), is_bot)))
 
 
-def topic(message: dict[str, Any]) -> str | None:
+def topics(message: dict[str, Any]) -> list[str]:
     raw = complete(json.dumps(message).encode(), Arrival(RECEIVED, None, {}), is_bot)
-    return topic_of(raw, FORM_EVENTS)
+    return [topic for topic, _ in facts_in(raw, Settings())]
 
 
 def test_what_the_client_left_out_is_filled_in() -> None:
@@ -105,25 +105,28 @@ def test_an_emoji_cut_in_two_does_not_cost_the_batch() -> None:
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ({"type": "page"}, "page-views"),
-        ({"type": "screen"}, "page-views"),
-        ({"type": "identify"}, "identities"),
-        ({"type": "alias"}, "identities"),
-        ({"type": "group"}, "identities"),
-        ({"type": "track", "event": "Form Submitted", "anonymousId": "a", "userId": "u"}, "form-fills"),
-        ({"type": "track", "event": "Clicked", "anonymousId": "a", "userId": "u"}, "identities"),
-        ({"type": "track", "event": "Clicked", "anonymousId": "a", "userId": None}, None),
-        ({"type": "track", "event": "Clicked", "userId": "u"}, None),
+        ({"type": "page"}, ["page-views"]),
+        ({"type": "screen"}, ["page-views"]),
+        ({"type": "identify"}, ["identities"]),
+        ({"type": "alias"}, ["identities"]),
+        ({"type": "group"}, ["identities"]),
+        ({"type": "track", "event": "Form Submitted", "anonymousId": "a", "userId": "u"}, ["form-fills"]),
+        ({"type": "track", "event": "Clicked", "anonymousId": "a", "userId": "u"}, ["identities", "product-usage"]),
+        ({"type": "track", "event": "Clicked", "anonymousId": "a", "userId": None}, []),
+        ({"type": "track", "event": "Clicked", "anonymousId": "a", "userId": "null"}, ["identities"]),
+        ({"type": "track", "event": "Clicked", "userId": 7}, ["product-usage"]),
+        ({"type": "track", "event": "Clicked", "userId": 7, "context": {"userAgent": GOOGLEBOT}}, []),
+        ({"type": "track", "userId": "u"}, []),
     ],
 )
-def test_each_call_goes_to_its_topic(message: dict[str, Any], expected: str | None) -> None:
-    assert topic(message) == expected
+def test_each_call_goes_to_its_topics(message: dict[str, Any], expected: list[str]) -> None:
+    assert topics(message) == expected
 
 
 @pytest.mark.parametrize("message", [{}, {"type": "hello"}, {"type": 7}, {"type": "track", "event": 7}])
 def test_an_unknown_type_is_refused(message: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
-        topic(message)
+        topics(message)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +146,6 @@ def test_a_batch_without_messages_or_with_too_many_is_refused(batch: dict[str, A
         split(body, parse_body(body), None)
 
 
-GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
-
-
 @pytest.mark.parametrize(("agent", "verdict"), [(GOOGLEBOT, True), ("Mozilla/5.0 Firefox/140.0", False), ("", None)])
 def test_the_list_judges_the_user_agent_as_a_message_arrives(agent: str, verdict: bool | None) -> None:
     for claimed in ({}, {"bot": True}, {"bot": False}):
@@ -162,5 +162,20 @@ def test_what_unmakes_others_messages_needs_a_secret_key(kind: str) -> None:
         complete(original, Arrival(RECEIVED, None, {}, is_secret=False), is_bot)
 
     message = complete(original, Arrival(RECEIVED, None, {}, is_secret=True), is_bot)
-    assert topic_of(message, FORM_EVENTS) == "identities"
+    assert [topic for topic, _ in facts_in(message, Settings())] == ["identities"]
     assert json.loads(pack(message))["bot"] is True
+
+
+def test_a_track_call_is_usage_of_the_user_for_the_group_it_is_made_in() -> None:
+    call = {"type": "track", "event": "Report Viewed", "userId": "u", "messageId": "m", "context": {"groupId": "C1"}}
+
+    [(_, usage)] = facts_in(complete(json.dumps(call).encode(), Arrival(RECEIVED, None, {}), is_bot), Settings())
+
+    received = {"timestamp": "2026-03-01T12:00:10Z", "receivedAt": "2026-03-01T12:00:10Z"}
+    assert json.loads(pack(usage)) == {
+        "messageId": "m",
+        "person": "u",
+        "event": "Report Viewed",
+        "account": "C1",
+        **received,
+    }

@@ -41,7 +41,12 @@ _RATES = (
 )
 _VARIANTS = (
     Settings(rates=_RATES),
-    Settings(rates=_RATES, identity=Identity(persons_per_visitor=2, emails_per_user_id=1), time_zone="Europe/Berlin"),
+    Settings(
+        rates=_RATES,
+        identity=Identity(persons_per_visitor=2, emails_per_user_id=1),
+        time_zone="Europe/Berlin",
+        milestones=("Invited", "Viewed"),
+    ),
     Settings(rates=_RATES, currency="EUR", direct_touches=False, time_zone="America/New_York"),
     Settings(
         rates=_RATES,
@@ -50,7 +55,7 @@ _VARIANTS = (
         pipelines={"partner": Pipeline(won=("signed", "closed_won"), lost=("dead",))},
         own_domains=("acme.com",),
     ),
-    Settings(rates=_RATES, deal_contacts_only=True),
+    Settings(rates=_RATES, deal_contacts_only=True, milestones=("Invited",), trial_events=("Viewed", "Invited")),
     parse_settings(
         {
             "time_zone": "Asia/Tokyo",
@@ -319,6 +324,16 @@ class _World:
         body |= {"amount": self.one((1, "10.00", 33.34, 100000, "0.004")), "currency": self.one(_CURRENCIES)}
         self.add("billing", body)
 
+    def use(self) -> None:
+        """Somebody uses the product, as likely as not in a way that makes a touch."""
+        body: Body = {"messageId": self.id("w"), "timestamp": self.instant(), "person": self.person()}
+        body["event"] = self.one(("Trial Started", "Invited", "Viewed ", "Viewed"))
+        if self.rarely(0.4):
+            body["count"] = self.one((1, 2, 7, None))
+        if self.rarely(0.4):
+            body["account"] = self.one((*self.accounts, "www.beta.de", None))
+        self.add("product-usage", body)
+
     def verdict(self) -> None:
         """Says of a visitor's messages, or of some, that they are a bot's or not."""
         body = {"type": "bot", **self.message(), "bot": self.one((True, True, False)), "reason": "said so"}
@@ -424,6 +439,7 @@ _KINDS_OF_FACT: tuple[tuple[int, Callable[[_World], None]], ...] = (
     (7, _World.refund),
     (2, _World.circle),
     (3, _World.verdict),
+    (7, _World.use),
 )
 _RARE = (_World.storm, _World.day_long_visit, _World.crowd, _World.many_emails)
 
@@ -456,8 +472,9 @@ def _raw(made: _World, topic: str, body: Body) -> RawFact:
 
 
 def without_bots(facts: list[RawFact]) -> list[RawFact]:
-    """The facts less those that bots have a part in."""
-    return [fact for fact in facts if not any(word in fact[1] for word in (b'"bot"', b'"userAgent"', b'"storm'))]
+    """The facts less those that bots have a part in, and product usage."""
+    words = (b'"bot"', b'"userAgent"', b'"storm')
+    return [fact for fact in facts if fact[0] != "product-usage" and not any(word in fact[1] for word in words)]
 
 
 def without_ties(facts: list[RawFact]) -> list[RawFact]:
