@@ -288,10 +288,10 @@ class Account:
         at = won if kind == "refund" and won is not None else conversion.at
         touches = eligible(self._journey_of(deal), "won" if kind == "refund" else kind, at, self._rules)
         milestones = milestones_of(kind, at, self.first_lead, deal.created_at, won)
-        roles = self._roles(touches, deal) if self._rules.weighs_roles else ()
+        roles = self.roles(touches, deal) if self._rules.weighs_roles else ()
         return Booked(conversion, touches, credits_of(conversion, at, touches, milestones, self._rules, roles))
 
-    def _roles(self, touches: Sequence[Touch], deal: Deal) -> list[str | None]:
+    def roles(self, touches: Sequence[Touch], deal: Deal) -> list[str | None]:
         """The role in the deal of each touch's person."""
         roles: dict[int, str | None] = {}
         for path, own in self.journey.by_path.items():

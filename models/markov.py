@@ -19,7 +19,7 @@ Chain = dict[State, dict[State, float]]
 START: State = ()
 _CONVERTED: State = (CONVERTED,)
 _NULL: State = (NULL,)
-_UNIT = 10**12
+UNIT = 10**12
 """Effects are whole numbers of this part, so rounded to 12 decimals."""
 _MOST_ELIMINATED = 80
 """Larger chains are solved by sweeps, since elimination fills them."""
@@ -51,7 +51,7 @@ def removal_effects(transitions: Mapping[str, int], order: int) -> dict[str, int
     if not whole:
         return {}
     channels = sorted({state[-1] for state in chain if state})
-    return {channel: round(_UNIT * (1 - _without(chain, channel, chances) / whole)) for channel in channels}
+    return {channel: round(UNIT * (1 - _without(chain, channel, chances) / whole)) for channel in channels}
 
 
 def _without(chain: Chain, channel: str, chances: Mapping[State, float]) -> float:

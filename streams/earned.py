@@ -8,29 +8,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-from models.attribution import PARTICIPATION
-from models.catalogue import conversion_kinds, kept_models
-from models.conversions import DIMENSIONS, padded, unpack_numbers
+from models.attribution import BUILT_IN, MARKOV, PARTICIPATION
+from models.catalogue import conversion_kinds, every_model, kept_models
+from models.conversions import DIMENSIONS, UNATTRIBUTED, padded, unpack_numbers
 from models.errors import BadInput
 from models.filters import Where
+from models.markov import apportioned
 from models.settings import Settings
+from streams.effects import removal_effects
 from streams.filtered import read_cells
 from streams.tables import cell_of
 
 Row = dict[str, Any]
 GRAINS = {"total": 0, "month": len("2026-04"), "day": len("2026-04-03")}
 """Per grain how much of a day names its period; 0: there is one period, `total`."""
+_LINEAR = 2 * BUILT_IN.index("linear")
+"""Where a cell keeps the counts of a model that leaves unattributed only what has no touch."""
 _ALIASES = {"touch_kind": "kind", "stage": "funnel_stage", "landing": "landing_page"}
 
 
 class Query(NamedTuple):
     """What is asked of the totals, checked; `since` and `until` are days, both included.
 
-    `places` say where a cell keeps the models' counts; each amount is the next number.
+    `places` say where a cell keeps the models' counts, each amount being the next number;
+    None for `markov`, which is solved.
     """
 
     models: tuple[str, ...]
-    places: tuple[int, ...]
+    places: tuple[int | None, ...]
     dimension: str
     conversion: str
     grain: str
@@ -138,14 +143,17 @@ def _checked(
     since: str | None,
     until: str | None,
 ) -> Query:
-    kept = kept_models(settings)
-    known = tuple(dict.fromkeys(_one_of("model", kept, model) for model in models))
+    every, kept = every_model(settings), kept_models(settings)
+    known = tuple(dict.fromkeys(_one_of("model", every, model) for model in models))
     if not known:
-        raise BadInput("models", f"one or more of {', '.join(kept)}", "nothing")
+        raise BadInput("models", f"one or more of {', '.join(every)}", "nothing")
+    dimension = dimension_of(by)
+    if MARKOV in known and dimension != "channel":
+        raise BadInput("by", f"channel: {MARKOV} tells what conversions are lost without a channel, and no more", by)
     return Query(
         known,
-        tuple(2 * kept.index(model) for model in known),
-        dimension_of(by),
+        tuple(2 * kept.index(model) if model in kept else None for model in known),
+        dimension,
         _one_of("conversion", conversion_kinds(settings), conversion),
         _one_of("grain", GRAINS, grain),
         _day("from", since) or "",
@@ -169,21 +177,52 @@ def _day(where: str, value: str | None) -> str | None:
 async def _sums(redis: Any, settings: Settings, query: Query, where: Where) -> Sums:
     """The cells asked for, added up over partitions and days."""
     sums: Sums = {}
-    for sign, fields in await read_cells(redis, settings, query.conversion, query.dimension, where):
+    cells = list(await read_cells(redis, settings, query.conversion, query.dimension, where))
+    for sign, fields in cells:
         _add(sums, query, sign, fields)
+    if MARKOV in query.models:
+        effects = await removal_effects(redis, settings, query.conversion)
+        _add_markov(sums, query, _by_day(query, cells), effects)
     return sums
 
 
+def _by_day(query: Query, cells: Iterable[tuple[int, Mapping[bytes, bytes]]]) -> dict[str, tuple[list[int], list[int]]]:
+    """Each day's count and amount that touches earned, and those that none did."""
+    days: dict[str, tuple[list[int], list[int]]] = {}
+    for sign, fields in cells:
+        for field, packed in fields.items():
+            cell = cell_of(query.conversion, query.dimension, field)
+            if query.since <= cell.day <= query.until:
+                earned = days.setdefault(cell.day, ([0, 0], [0, 0]))[cell.value == UNATTRIBUTED]
+                for number, value in enumerate(padded(unpack_numbers(packed), _LINEAR + 2)[_LINEAR:]):
+                    earned[number] += sign * value
+    return days
+
+
+def _add_markov(
+    sums: Sums, query: Query, days: Mapping[str, tuple[list[int], list[int]]], effects: Mapping[str, int]
+) -> None:
+    """Share out what touches earned on each day by the channels' removal effects."""
+    place = 2 * query.models.index(MARKOV)
+    for day, (earned, unattributed) in days.items():
+        for number, whole in enumerate(earned):
+            shares = apportioned(whole, effects) if effects else {UNATTRIBUTED: whole}
+            for value, share in [*shares.items(), (UNATTRIBUTED, unattributed[number])]:
+                mine = sums.setdefault((query.period(day), value), [0] * (2 * len(query.models)))
+                mine[place + number] += share
+
+
 def _add(sums: Sums, query: Query, sign: int, fields: Mapping[bytes, bytes]) -> None:
-    width = max(query.places) + 2
+    width = max((place or 0) for place in query.places) + 2
     for field, packed in fields.items():
         cell = cell_of(query.conversion, query.dimension, field)
         if query.since <= cell.day <= query.until:
             numbers = padded(unpack_numbers(packed), width)
             mine = sums.setdefault((query.period(cell.day), cell.value), [0] * (2 * len(query.places)))
             for number, place in enumerate(query.places):
-                mine[2 * number] += sign * numbers[place]
-                mine[2 * number + 1] += sign * numbers[place + 1]
+                if place is not None:
+                    mine[2 * number] += sign * numbers[place]
+                    mine[2 * number + 1] += sign * numbers[place + 1]
 
 
 def _sorted(sums: Sums) -> list[tuple[tuple[str, str | None], list[int]]]:

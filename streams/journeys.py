@@ -1,13 +1,15 @@
 """One deal or one account opened up: its touches, whose they are, and what they earned."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from models.accounts import Account, Booked
+from models.attribution import MARKOV
 from models.conversions import Credit, funnel_stage, milestones_of
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.errors import NotFound
 from models.identity import account_id
+from models.markov import UNIT
 from models.members import DealRecord, Person
 from models.reports import Parts, id_in
 from models.rules import Rules
@@ -16,6 +18,7 @@ from models.settings import Settings
 from models.times import SECOND, to_text
 from models.touches import WEB_SESSION, Touch
 from models.visitors import unpack_session
+from streams.effects import removal_effects
 from streams.entities import entity_at_rest, parts_at_rest
 from streams.reference import rules_from
 
@@ -27,7 +30,8 @@ async def deal(redis: Any, settings: Settings, id: str) -> Document:
     """{deal, models, conversions: [{kind, at, amount …, touches: [{at, person, channel …, credits}], unattributed}]}.
 
     Touches are those that took part, oldest first; `credits` and `unattributed` are
-    {model: {count, amount}}. Raises NotFound when no fact names the deal.
+    {model: {count, amount}}; of `markov`, which credits channels, a touch has {effect}, its
+    channel's removal effect. Raises NotFound when no fact names the deal.
     """
     rules = rules_from(settings)
     record = cast(DealRecord, await entity_at_rest(redis, rules, f"deal:{id}"))
@@ -38,7 +42,9 @@ async def deal(redis: Any, settings: Settings, id: str) -> Document:
     if account is None or part is None:  # its facts are on their way to the account
         return {"deal": deal_row(record.deal, None, rules), "models": list(rules.models), "conversions": []}
     standing = account.deals[part]
-    opened = [_conversion(account, part, each, rules) for each in conversions_of(standing, rules)]
+    made = conversions_of(standing, rules)
+    effects = {kind: await removal_effects(redis, settings, kind) for kind in {each.kind for each in made}}
+    opened = [_conversion(account, part, each, effects[each.kind], rules) for each in made]
     return {"deal": deal_row(standing, account.name, rules), "models": list(rules.models), "conversions": opened}
 
 
@@ -95,7 +101,9 @@ async def account_above(redis: Any, rules: Rules, name: str) -> Account | None:
 # --- what a deal earned -----------------------------------------------------------------
 
 
-def _conversion(account: Account, part: str, conversion: Conversion, rules: Rules) -> Document:
+def _conversion(
+    account: Account, part: str, conversion: Conversion, effects: Mapping[str, int], rules: Rules
+) -> Document:
     booked = account.deal_credits(part, conversion)
     row: Document = {"kind": conversion.kind}
     if conversion.kind == "refund":
@@ -111,16 +119,22 @@ def _conversion(account: Account, part: str, conversion: Conversion, rules: Rule
     none = [0] * rules.width
     earned = {id(credit.touch): credit.shares(rules) for credit in booked.credits if credit.touch is not None}
     persons = {id(touch): person for touch, person in with_persons(account)}
+    roles = account.roles(booked.touches, account.deals[part])
     row["touches"] = [
         {
             **touch_row(touch, persons.get(id(touch))),
+            "role": role,
             "funnel_stage": stage,
-            "credits": by_model(earned.get(id(touch), none), rules),
+            "credits": {**by_model(earned.get(id(touch), none), rules), **_effect(touch, effects)},
         }
-        for touch, stage in _with_stages(account, part, booked, rules)
+        for (touch, stage), role in zip(_with_stages(account, part, booked, rules), roles, strict=True)
     ]
     row["unattributed"] = by_model(next(_unattributed(booked.credits, rules), none), rules)
     return row
+
+
+def _effect(touch: Touch, effects: Mapping[str, int]) -> Document:
+    return {MARKOV: {"effect": effects[touch.channel] / UNIT}} if touch.channel in effects else {}
 
 
 def _unattributed(credits: Iterable[Credit], rules: Rules) -> Iterator[list[int]]:

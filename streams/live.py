@@ -17,7 +17,7 @@ import msgspec
 from redis.asyncio import Redis
 from starlette.types import Receive, Send
 
-from models.catalogue import kept_models
+from models.catalogue import every_model
 from models.errors import TouchlineError, Unavailable
 from models.money import DECIMALS
 from models.settings import Settings
@@ -176,7 +176,7 @@ async def snapshot(redis: Redis, settings: Settings, models: Sequence[str]) -> R
     return {
         "currency": settings.currency,
         "decimals": DECIMALS[settings.currency],
-        "models": list(kept_models(settings)),
+        "models": list(every_model(settings)),
         "writeKey": next(iter(settings.web.write_keys), ""),
         "pot": _pot(revenue[_ADDS_UP]),
         "pipeline": pipeline,

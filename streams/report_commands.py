@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from models.attribution import BUILT_IN
+from models.attribution import BUILT_IN, MARKOV
 from models.conversions import DIMENSIONS
 from models.filters import Where
 from streams import earned, reports
@@ -15,7 +15,7 @@ from streams.journeys import Document
 from streams.printing import Row, Style, money, show
 
 NO_VALUE = "(none)"
-_MODELS = f"{', '.join(BUILT_IN)}, and those of the settings (`touchline models`)."
+_MODELS = f"{', '.join((*BUILT_IN, MARKOV))}, and those of the settings (`touchline models`)."
 _CONVERSIONS = "lead, opportunity, won, stage:NAME of a configured stage."
 
 
@@ -128,15 +128,21 @@ def deal_rows(document: Document) -> Iterator[Row]:
     for conversion in document["conversions"]:
         of = {"conversion": conversion["kind"], "conversion_at": conversion["at"]}
         for touch in conversion["touches"]:
-            credits = _every_model(touch["credits"], document["models"])
+            credits = _every_model(touch["credits"], document["models"]) | {MARKOV: _effect(touch["credits"])}
             yield {**of, **touch, "credits": credits, "currency": conversion["currency"]}
         if conversion["unattributed"]:
             credits = _every_model(conversion["unattributed"], document["models"])
+            credits[MARKOV] = _effect({})
             yield {**of, "kind": "unattributed", "credits": credits, "currency": conversion["currency"]}
 
 
 def _every_model(credits: Document, models: Iterable[str]) -> Document:
     return {model: credits.get(model, {"count": 0, "amount": 0}) for model in models}
+
+
+def _effect(credits: Document) -> Document:
+    effect: Document = credits.get(MARKOV, {"effect": None})
+    return effect
 
 
 def _print_deal(document: Document) -> None:
@@ -161,10 +167,12 @@ def _touch_lines(conversion: Document, models: Sequence[str]) -> Iterator[Row]:
     for touch in conversion["touches"]:
         source = " / ".join(each for each in (touch["channel"], touch["source"], touch["campaign"]) if each)
         who = {"at": touch["at"], "person": touch["person"], "kind": touch["kind"], "from": source}
-        yield {**who, "stage": touch["funnel_stage"], **_shares(touch["credits"], conversion, models)}
+        effect = _effect(touch["credits"])["effect"]
+        shares = _shares(touch["credits"], conversion, models)
+        yield {**who, "stage": touch["funnel_stage"], **shares, MARKOV: "" if effect is None else f"{effect:.4f}"}
     if conversion["unattributed"]:
         none = {"at": "", "person": "", "kind": "unattributed", "from": "", "stage": ""}
-        yield {**none, **_shares(conversion["unattributed"], conversion, models)}
+        yield {**none, **_shares(conversion["unattributed"], conversion, models), MARKOV: ""}
 
 
 def _shares(credits: Document, conversion: Document, models: Sequence[str]) -> dict[str, str]:

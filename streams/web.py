@@ -31,7 +31,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from models.catalogue import described, kept_models
+from models.catalogue import described, every_model
 from models.errors import BadInput, NotYet, TouchlineError, Unavailable
 from models.filters import parse_where
 from models.settings import Settings
@@ -479,7 +479,7 @@ def _check_models(models: tuple[str, ...], settings: Settings) -> None:
     """BadInput when a model is unknown or there are more than a page shows."""
     if not 1 <= len(models) <= 2:
         raise BadInput("models", "one or two models", ",".join(models))
-    known = kept_models(settings)
+    known = every_model(settings)
     for model in models:
         if model not in known:
             raise BadInput("models", f"one of {', '.join(known)}", model)

@@ -4,11 +4,13 @@ import csv
 import io
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redis import Redis
 
-from models.catalogue import kept_models
+from models.attribution import PARTICIPATION
+from models.catalogue import every_model
 from models.channels import Origin
 from models.sessions import Hit
 from models.settings import Kafka, Settings
@@ -18,6 +20,12 @@ from streams import earned, embedded
 from streams.journeys import visits_of
 from streams.printing import money
 from tests.running import STORY, Place, account, until
+
+RULES = """
+conversion_stages = ["demo"]
+[models.calls]
+kinds = { call = 1, default = 0 }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +42,7 @@ def story(
         topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
     )
     place = Place(settings, tmp_path_factory.mktemp("story"))
+    place.configure(RULES)
     place.run("topics", "--create")
     place.produce(STORY)
     with place.worker():
@@ -42,11 +51,77 @@ def story(
 
 
 def test_credits_of_a_win_and_its_refund_add_up_in_every_model(story: Place) -> None:
-    for model in kept_models(Settings()):
+    for model in {*every_model(Settings()), "calls"} - {PARTICIPATION}:
         rows = story.rows("report", "credits", "--model", model, "--by", "channel")
 
         assert sum(row["amount"] for row in rows) == 90_000
         assert sum(row["count"] for row in rows) == 1_000_000
+
+
+def amounts(rows: list[dict[str, Any]], by: str) -> dict[str, int]:
+    return {row[by]: row["amount"] for row in rows}
+
+
+def test_every_touch_participates_in_the_whole(story: Place) -> None:
+    rows = story.rows("report", "credits", "--model", "participation", "--by", "channel")
+    teams = story.rows("report", "credits", "--model", "participation", "--by", "team")
+
+    assert amounts(rows, "channel") == {"paid_search": 90_000, "sales_outbound": 90_000, "event": 90_000}
+    assert amounts(teams, "team") == {"marketing": 90_000, "sales": 90_000}
+
+
+def test_a_model_of_the_settings_earns_as_it_says(story: Place) -> None:
+    rows = story.rows("report", "credits", "--model", "calls", "--by", "rep")
+    listed = {row["name"]: row["words"] for row in story.rows("models")}
+
+    assert amounts(rows, "rep") == {"Bo": 90_000}
+    assert listed["calls"] == "kinds call 1, default 0"
+    assert {"linear", "markov", "participation"} < listed.keys()
+
+
+def test_markov_shares_each_day_by_removal_effects_ties_to_the_smaller_channel(story: Place) -> None:
+    asked = ("report", "credits", "--model", "markov", "--by", "channel", "--grain", "month")
+    rows = [(row["period"], row["channel"], row["amount"]) for row in story.rows(*asked)]
+
+    assert rows == [
+        ("2026-04", "event", 33_334),
+        ("2026-04", "paid_search", 33_333),
+        ("2026-04", "sales_outbound", 33_333),
+        ("2026-05", "paid_search", -3333),
+        ("2026-05", "sales_outbound", -3333),
+        ("2026-05", "event", -3334),
+    ]
+
+
+def test_markov_answers_by_channel_only_and_says_why(story: Place) -> None:
+    refused = story.run("report", "credits", "--model", "markov", "--by", "team", code=2)
+
+    assert "by: expected channel: markov tells what conversions are lost without a channel" in refused.stderr
+
+
+def test_who_sourced_and_who_influenced(story: Place) -> None:
+    rows = story.rows("report", "sourced")
+    stages = story.rows("report", "sourced", "--by", "channel", "--conversion", "stage:demo")
+
+    assert [(row["team"], row["sourced"]["amount"], row["influenced"]["amount"]) for row in rows] == [
+        ("marketing", 90_000, 90_000),
+        ("sales", 0, 90_000),
+    ]
+    assert {row["channel"]: row["sourced"]["amount"] for row in stages} == {
+        "paid_search": 100_000,
+        "sales_outbound": 0,
+        "event": 0,
+    }
+
+
+def test_funnel_stages_are_told_by_channel(story: Place) -> None:
+    rows = story.rows("report", "credits", "--model", "linear", "--by", "funnel-channel")
+
+    assert amounts(rows, "funnel-channel") == {
+        "awareness:paid_search": 30_000,
+        "consideration:sales_outbound": 30_000,
+        "consideration:event": 30_000,
+    }
 
 
 def test_credits_name_the_dimension_as_it_was_asked_for(story: Place) -> None:
@@ -137,8 +212,8 @@ def test_a_deal_shows_its_touches_and_what_each_earned(story: Place) -> None:
 
     assert document["deal"]["account"] == "acme.com"
     assert document["deal"]["state"] == "won"
-    assert [each["kind"] for each in document["conversions"]] == ["opportunity", "won", "refund"]
-    won, back = document["conversions"][1:]
+    assert [each["kind"] for each in document["conversions"]] == ["opportunity", "stage:demo", "won", "refund"]
+    won, back = document["conversions"][2:]
     assert [(touch["id"], touch["person"], touch["funnel_stage"]) for touch in won["touches"]] == [
         ("p1", "ann@acme.com", "awareness"),
         ("t1", "ann@acme.com", "consideration"),
@@ -147,6 +222,7 @@ def test_a_deal_shows_its_touches_and_what_each_earned(story: Place) -> None:
     assert [touch["credits"]["linear"]["amount"] for touch in won["touches"]] == [33_334, 33_333, 33_333]
     assert [touch["credits"]["linear"]["amount"] for touch in back["touches"]] == [-3334, -3333, -3333]
     assert set(won["touches"][0]["credits"]) >= {"first_touch", "linear", "lead_creation"}
+    assert won["touches"][0]["credits"]["markov"] == {"effect": 1.0}
 
 
 def test_the_credits_of_deals_add_up_to_the_totals(story: Place) -> None:
