@@ -54,10 +54,7 @@ def headline(alert: Alert) -> str:
 def lines(alert: Alert) -> list[str]:
     """The whole story, the headline first."""
     told = [headline(alert)]
-    if alert.causes:
-        told.append(f"Strongest cause: {_touch(alert.causes[0])}")
-    elif alert.last_touches:
-        told.append(f"Last touch: {_touch(_latest(alert.last_touches))}")
+    told.extend(_cause(alert))
     if alert.cooled:
         told.append(f"It had cooled on {_day(alert.cooled.at)}: {_why_cooled(alert)}")
     told.extend(f"Open deal: {_deal(deal)}" for deal in alert.deals[:MOST_DEALS])
@@ -65,6 +62,15 @@ def lines(alert: Alert) -> list[str]:
         told.append(f"and {len(alert.deals) - MOST_DEALS} more open deals")
     told.append(f"Owner: {_line(alert.account.owner or 'nobody')}")
     return told
+
+
+def _cause(alert: Alert) -> list[str]:
+    """What lifted the account most; else who is active no longer, and the last touch."""
+    if alert.causes and alert.causes[0].touch_id:
+        return [f"Strongest cause: {_touch(alert.causes[0])}"]
+    inactive = [f"Cause: {_line(each.person or 'somebody')} is active no longer" for each in alert.causes[:1]]
+    last = [f"Last touch: {_touch(_latest(alert.last_touches))}"] if alert.last_touches else []
+    return inactive + last
 
 
 def _account(alert: Alert) -> str:
@@ -201,7 +207,7 @@ def _annotations(alert: Alert, base: str) -> dict[str, str]:
         "state": alert.target,
         "score": _number(score.after),
         "threshold": _number(score.threshold),
-        "cause": _touch(alert.causes[0]) if alert.causes else None,
+        "cause": "; ".join(_cause(alert)),
         "cooled": _why_cooled(alert) if alert.cooled else None,
         "alertId": alert.alert_id,
         "link": link(base, alert.account.id),

@@ -122,6 +122,27 @@ def alert_id(account: str, transition: str, at: str) -> str:
     return "al_" + hashlib.sha256(f"{account}\0{transition}\0{at}".encode()).hexdigest()[:32]
 
 
+def sample_alert(id: str, at: str) -> Alert:
+    """An alert that tests a destination: a made-up account warms up again after a retargeting ad."""
+    touch = Cause(
+        "touchline-test", "web_session", at, "marketing", "retargeting", None, "spring", None, None, 12.0, 1.0
+    )
+    demo = Cause("touchline-test-demo", "demo", at, "sales", rep="Grace")
+    return Alert(
+        alert_id=id,
+        transition="warmed",
+        source="warming",
+        target="warm",
+        at=at,
+        account=AccountOf("touchline-test", "Touchline test", "Grace", {"industry": "testing"}),
+        score=Score(18.0, 30.0, 25.0, Low(at, 3.0)),
+        rewarmed=True,
+        causes=(touch,),
+        cooled=Cooled(alert_id("touchline-test", "cooled", at), at, (demo,), "Grace"),
+        test=True,
+    )
+
+
 _decode = msgspec.json.Decoder(Alert).decode
 
 

@@ -29,7 +29,7 @@ MOST_IN_SLACK = 40
 
 
 class Delivery(Struct, frozen=True, forbid_unknown_fields=True):
-    """How deliveries are tried; the time-out covers one attempt from the first byte to the last."""
+    """How deliveries are tried; the time-out covers one attempt from its first step to the last."""
 
     timeout_seconds: float = 10.0
     retry_seconds: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0, 1800.0)
@@ -59,7 +59,7 @@ class Item(Struct, frozen=True, array_like=True):
 
     alert_id: str
     alert: bytes
-    route: str
+    route: str | None
     queued_at: int
     not_before: int
     quiet: bool = False
@@ -190,7 +190,7 @@ def settle(
     """
     attempts, first_at = standing.attempts + 1, standing.first_at or now
     if answer.delivered:
-        told = replace(standing, firing=firing, resend_at=now + _micros(rules.resend_seconds))
+        told = replace(standing, firing=firing, resend_at=now + _micros(rules.resend_seconds) if firing else 0)
         return _ended("delivered", told, sent)
     tried = replace(standing, attempts=attempts, first_at=first_at, taken=len(sent))
     if answer.status == GONE:
@@ -204,6 +204,11 @@ def settle(
 def abandoned(standing: Standing, items: Sequence[Item]) -> Settled:
     """Where a queue stands without items that were never delivered."""
     return _ended("dead", standing, items)
+
+
+def waiting(standing: Standing, until: int | None) -> Settled:
+    """Where a queue stands when nothing was to be done."""
+    return Settled("held", standing, 0, until)
 
 
 def resent(standing: Standing, now: int, rules: Delivery) -> Settled:

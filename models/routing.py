@@ -1,12 +1,11 @@
-"""Which alerts go where, and not before when: routes, quiet hours, digests.
+"""Routes: which alerts go where, and not before when; quiet hours, digests.
 
-All routes that match an alert apply, and each destination gets it once: by the first of
-them, in the order of the settings. Hours are those of the route's time zone, and of its clocks
-when they change.
+Hours are those of the route's time zone, and of its clocks when they change. What a route lets
+through is decided in models.matching.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -15,14 +14,13 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from msgspec import Struct
 
-from models.alerts import Alert, Attribute
+from models.alerts import Attribute
 from models.destinations import Alertmanager, Destination
 from models.errors import BadInput
 from models.times import MINUTE, SECOND, parse_instant, to_datetime, to_micros
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-NO_VALUE = "(none)"
 _DAY_MINUTES = 24 * 60
 _WEEK_MINUTES = 7 * _DAY_MINUTES
 _CLOCKS_CHANGE = 15 * MINUTE
@@ -64,64 +62,6 @@ class Hold(NamedTuple):
     until: int
     quiet: bool = False
     digest: str = ""
-
-
-# --- which alerts -----------------------------------------------------------------------
-
-
-def targets(routes: Iterable[Route], alert: Alert, open_amount: Decimal) -> dict[str, Route]:
-    """The destinations of an alert, each with the first route that names it."""
-    found: dict[str, Route] = {}
-    for route in routes:
-        if matches(route, alert, open_amount):
-            found.update((name, route) for name in route.to if name not in found)
-    return found
-
-
-def matches(route: Route, alert: Alert, open_amount: Decimal) -> bool:
-    """Does the route let the alert through? `open_amount` is what its open deals are worth together."""
-    return (
-        _transition_matches(route, alert)
-        and all(_attribute_matches(alert, name, values) for name, values in route.where.items())
-        and _is_among(_listed(route.owner), (alert.account.owner,))
-        and _is_among(route.cause_teams, (touch.team for touch in alert.touches))
-        and _is_among(route.cause_channels, (touch.channel for touch in alert.touches))
-        and _is_among(route.cause_kinds, (touch.kind for touch in alert.touches))
-        and _is_among(route.cause_campaigns, (touch.campaign for touch in alert.touches))
-        and route.open_deal in (None, bool(alert.deals))
-        and (route.min_amount is None or open_amount >= route.min_amount)
-        and (not route.since or _instant(alert.at) >= _instant(route.since))
-    )
-
-
-def _transition_matches(route: Route, alert: Alert) -> bool:
-    wanted = route.transitions
-    return not wanted or alert.transition in wanted or (alert.rewarmed and "rewarmed" in wanted)
-
-
-def _attribute_matches(alert: Alert, name: str, values: Attribute | tuple[Attribute, ...]) -> bool:
-    return _is_among(_listed(values), (alert.account.attributes.get(name),))
-
-
-def _listed(values: Attribute | tuple[Attribute, ...]) -> tuple[Attribute, ...]:
-    return (values,) if isinstance(values, Attribute) else values
-
-
-def _is_among(wanted: Sequence[Attribute], values: Iterable[Attribute | None]) -> bool:
-    if not wanted:
-        return True
-    words = set(map(_word, wanted))
-    return any(_word(NO_VALUE if value is None else value) in words for value in values)
-
-
-def _word(value: Attribute) -> str:
-    """A value as it is compared: `true` and "True " are equal."""
-    return str(value).strip().casefold()
-
-
-@lru_cache(maxsize=1024)
-def _instant(text: str) -> int:
-    return parse_instant(text, "instant")
 
 
 # --- not before when --------------------------------------------------------------------

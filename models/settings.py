@@ -230,7 +230,7 @@ def parse_settings(raw: object) -> Settings:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at ")
-        raise BadInput(path.strip("`$.") or "settings", message, raw) from error
+        raise BadInput(path.strip("`$.") or "settings", message, "something else") from error  # never a secret
     return check(settings)
 
 

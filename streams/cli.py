@@ -34,11 +34,13 @@ _ELSEWHERE = {
     "link": Elsewhere("streams.link_commands", "link", "Merge people or accounts, attach a person to an account."),
     "unlink": Elsewhere("streams.link_commands", "unlink", "Withdraw a link."),
     "load": Elsewhere("streams.load", "load_command", "Load facts from files into a topic."),
+    "alerts": Elsewhere("streams.alert_commands", "alerts", "Test destinations, see what waits, turn one on again."),
     "report": Elsewhere("streams.report_commands", "report", "Ask the totals."),
 }
 _ORDER = (
     "dev",
     "worker",
+    "deliver",
     "web",
     "topics",
     "settings",
@@ -48,6 +50,7 @@ _ORDER = (
     "report",
     "link",
     "unlink",
+    "alerts",
     "audit",
     "rebuild",
 )
@@ -123,6 +126,15 @@ def worker() -> None:
     from streams import app, config
 
     app.run_worker(config.load())
+
+
+@main.command()
+def deliver() -> None:
+    """Deliver alerts: webhooks, Slack, mail, Alertmanager."""
+    from streams import config
+    from streams import deliver as role
+
+    role.run(config.load())
 
 
 @main.command()
@@ -254,7 +266,22 @@ def masked(settings: Any) -> dict[str, Any]:
         document["kafka"]["sasl_password"] = _MASK
     document["web"]["secret_keys"] = [_MASK] * len(document["web"]["secret_keys"])
     document["redis"]["url"] = _without_password(document["redis"]["url"])
+    for destination in document["destinations"].values():
+        _mask_destination(destination)
     return document
+
+
+def _mask_destination(destination: dict[str, Any]) -> None:
+    """Signing secrets, mail passwords, and the addresses that are secrets themselves."""
+    if "secrets" in destination:
+        destination["secrets"] = [_MASK] * len(destination["secrets"])
+    if destination.get("password"):
+        destination["password"] = _MASK
+    if "url" in destination:
+        parts = urlsplit(_without_password(destination["url"]))
+        path = f"/{_MASK}" if destination["kind"] == "slack" else parts.path
+        query = urlencode([(name, _MASK) for name, _ in parse_qsl(parts.query)], safe="*")
+        destination["url"] = urlunsplit(parts._replace(path=path, query=query))
 
 
 def _without_password(url: str) -> str:

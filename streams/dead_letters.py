@@ -2,13 +2,15 @@
 
 `{"id", "topic", "partition", "offset", "recordedAt", "lane", "where", "expected", "got",
 "original": text, "originalBase64": only where the original is no UTF-8, or too long as text}`. The id names
-the refused record, so that a letter sent twice is recognised.
+the refused record, so that a letter sent twice is recognised. An alert that could not be delivered has the
+lane `deliver`, its destination under `where`, and an id that ends in it.
 """
 
 import base64
 
 import orjson
 
+from models.dispatch import Answer, Item
 from models.lanes import Refusal
 from models.times import to_text
 
@@ -34,6 +36,22 @@ def dead_letter(refusal: Refusal, lane: str) -> bytes:
     if len(written) <= LONGEST_BYTES:
         return written
     return orjson.dumps({**letter, **_as_base64(record.value or b"")})
+
+
+def undelivered(item: Item, destination: str, answer: Answer) -> bytes:
+    """The letter of an alert that a destination did not take in time."""
+    letter: dict[str, object] = {
+        "id": f"alerts:{item.alert_id}:{destination}",
+        "topic": "alerts",
+        "partition": item.partition,
+        "offset": item.offset,
+        "recordedAt": to_text(item.recorded_at),
+        "lane": "deliver",
+        "where": f"destinations.{destination}",
+        "expected": "to be delivered in time",
+        "got": answer.error or str(answer.status),
+    }
+    return orjson.dumps({**letter, **_original(item.alert)})
 
 
 def _original(value: bytes | None) -> dict[str, str | None]:

@@ -1,6 +1,6 @@
 """`touchline dev`: everything on this machine, started with one command and gone with it.
 
-    Kafka and Redis ─▶ topics ─▶ worker and web ─▶ "it is up"
+    Kafka and Redis ─▶ topics ─▶ worker, web and deliver ─▶ "it is up"
 
 Whatever ends is started again, each time after a longer pause; when this process ends, by
 Ctrl-C or kill -9, all end with it. Servers that the settings name are used, not started.
@@ -37,6 +37,7 @@ WORKER_KEY = f"touchline:workers:{INSTANCE}"
 ROLES: Mapping[str, Sequence[str]] = {
     "worker": (sys.executable, "-m", "streams.cli", "worker"),
     "web": (sys.executable, "-m", "streams.cli", "web"),
+    "deliver": (sys.executable, "-m", "streams.cli", "deliver"),
 }
 READY_SECONDS = 60.0
 GRACE_SECONDS = 5.0
@@ -58,7 +59,7 @@ def run(
 ) -> None:
     """Start everything, keep it running, and take it down on SIGINT or SIGTERM.
 
-    `roles` are the commands of the roles to run: "worker" and "web", or fewer. With
+    `roles` are the commands of the roles to run: "worker", "web" and "deliver", or fewer. With
     `as_json` the one line on `out` says that all is up; notices go to standard error.
     Raises TouchlineError when something does not come up, or another dev runs on `data`.
     """
@@ -124,7 +125,10 @@ class Dev:
         for name, command in roles.items():
             self.running[name] = await self._start_role(name, command)
         probes = {"worker": self._worker_owns_partitions, "web": self._web_is_healthy}
-        await asyncio.gather(*(children.ready(self.running[name], probes[name], READY_SECONDS) for name in roles))
+        waited_for = (
+            probes.keys() & roles.keys()
+        )  # alerts are delivered from where they were left, whenever that begins
+        await asyncio.gather(*(children.ready(self.running[name], probes[name], READY_SECONDS) for name in waited_for))
 
     async def _start_role(self, name: str, command: Sequence[str]) -> children.Child:
         where = self.where()

@@ -18,6 +18,7 @@ from streams import cli, embedded, printing, topics
 NAMES = (
     "dev",
     "worker",
+    "deliver",
     "web",
     "topics",
     "settings",
@@ -27,6 +28,7 @@ NAMES = (
     "report",
     "link",
     "unlink",
+    "alerts",
     "audit",
     "rebuild",
 )
@@ -161,6 +163,24 @@ def test_the_settings_in_force_are_shown_without_secrets(empty_folder: Path) -> 
     assert "s3cret" not in table
     assert ["currency", "EUR"] in [line.split() for line in table.splitlines()]
     assert "kafka.bootstrap" in table
+
+
+def test_the_secrets_of_destinations_are_not_shown(empty_folder: Path) -> None:
+    (empty_folder / "touchline.toml").write_text(
+        '[destinations.hook]\nkind = "webhook"\nurl = "https://me:hidden@h.example/in?token=hidden"\n'
+        'secrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]\n'
+        '[destinations.chat]\nkind = "slack"\nurl = "https://hooks.slack.com/services/hidden"\n'
+        '[destinations.mail]\nkind = "email"\nhost = "h"\nuser = "me"\npassword = "hidden"\n'
+        'from = "a@b.c"\nto = ["d@e.f"]\n'
+    )
+
+    shown = json.loads(run("settings", "--format", "json").stdout)["destinations"]
+
+    assert shown["hook"] | {"allow_private": 0} == {
+        "kind": "webhook", "url": "https://me:***@h.example/in?token=***", "secrets": ["***"], "allow_private": 0
+    }  # fmt: skip
+    assert shown["chat"]["url"] == "https://hooks.slack.com/***"
+    assert (shown["mail"]["password"], shown["mail"]["user"]) == ("***", "me")
 
 
 def test_a_setting_that_is_wrong_is_named(empty_folder: Path) -> None:
