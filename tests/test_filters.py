@@ -20,7 +20,6 @@ from models.profiles import compared
 from models.times import to_text
 from streams import embedded, filtered
 from streams.filtered import Background, background, chosen, read_cells, read_filtered_counts
-from streams.reports import CONVERSIONS
 from streams.tables import cell_of
 from tests.simulation import Plan, Simulation, simulate
 from tests.worlds import BEGIN, RECORDED, RawFact, world
@@ -141,7 +140,7 @@ def cells_read(server: embedded.Server, after: Simulation, where: Where) -> Cell
 
     async def read(client: Any) -> Cells:
         cells: Cells = {}
-        for conversion in CONVERSIONS:
+        for conversion in {cell.conversion for cell in own_totals(after, where).cells}:
             for dimension in DIMENSIONS:
                 found = await read_cells(client, after.rules.settings, conversion, dimension, where)
                 cells.update(added(found, conversion, dimension))
