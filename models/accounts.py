@@ -30,6 +30,7 @@ from models.deals import Conversion, Deal, booked_as, conversions_of, is_open, o
 from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
 from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels
+from models.funnel import account_counts
 from models.groups import Group
 from models.journeys import Journey
 from models.members import Lead, keep_smaller, role_in
@@ -331,6 +332,9 @@ class Account:
             self._book_state(totals, name, sign)
         for name in change.used & self.parts.keys():
             add_counts(totals.counts, use_counts(name, self.parts[name]), sign)
+        if change.leads or change.moved:
+            counted = account_counts(self.name, len(self.leads), self.deals.values(), self._rules)
+            add_counts(totals.counts, counted, sign)
 
     def _touched(self, name: str, conversion: Conversion, times: list[int]) -> bool:
         if not times:

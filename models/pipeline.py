@@ -19,7 +19,7 @@ and by the day on which it happened (models.flows):
 
 entered         pipeline, stage                            stays begun
 left            pipeline, stage, exit, chunk               histogram of the days of stays ended
-converted       pipeline, stage, later stages, won         deals that first entered the stage then
+converted       pipeline, stage, is won, later stages…     deals that first entered the stage then
 closed          pipeline, owner                            see `Closed`
 cycles          pipeline, owner, chunk                     histogram of days from creation to win
 wins            measure                                    see `Wins`; all, or those with a lead moment
@@ -240,7 +240,7 @@ def _moves(deal: Deal, stays: Sequence[Stay], rules: Rules) -> Iterator[Happenin
         if stay.stage not in seen:
             seen.add(stay.stage)
             later = sorted({each.stage for each in stays[number + 1 :]} - {stay.stage})
-            yield Happening(CONVERTED, begun, (name, stay.stage, later, won), (1,))
+            yield Happening(CONVERTED, begun, (name, stay.stage, won, *later), (1,))
 
 
 def _closing(deal: Deal, conversions: Iterable[Conversion], around: Surroundings, rules: Rules) -> Iterator[Happening]:

@@ -8,7 +8,7 @@ and nothing of how state is kept, moved and restated.
 """
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,6 +59,7 @@ from models.facts import (
 )
 from models.facts import Hit as PageView
 from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels, labels_of
+from models.funnel import account_counts
 from models.identity import Link, Root, account_id, roots_of
 from models.members import (
     Contact,
@@ -663,6 +664,7 @@ def _book_deals(
     books: Books, filing: _Filing, facts: _Facts, people: _People, accounts: _Accounts, rules: Rules
 ) -> None:
     first_lead: dict[str, int] = {}
+    deals: dict[str, list[Deal]] = defaultdict(list)
     for known in books.leads.values():
         first_lead[known.account] = min(known.at, first_lead.get(known.account, known.at))
     conversions: dict[str, list[Conversion]] = defaultdict(list)
@@ -671,6 +673,7 @@ def _book_deals(
         refunds: Iterable[Refund] = facts.of(BILLING).get(name, {}).values()
         deal = fold(name, changes, refunds, rules.settings.currency)
         account = _account_of_deal(deal, people, accounts, rules)
+        deals[account].append(deal)
         journey = books.journeys.get(account, ())
         touches = _journey_of(deal, journey, accounts, rules)
         channel = first_channel(deal, touches, rules)
@@ -678,6 +681,9 @@ def _book_deals(
         roles = _roles(deal, journey, accounts) if rules.weighs_roles else {}
         _book_deal(books, filing.of(account), deal, touches, around, roles, rules)
         conversions[account] += conversions_of(deal, rules)
+    people_of = Counter(known.account for known in books.leads.values())
+    for account in {**people_of, **deals}:
+        add_counts(filing.of(account)[1], account_counts(account, people_of[account], deals[account], rules))
     for account, journey in books.journeys.items():
         _book_null_paths(books, journey, last_converted(conversions[account]), rules)
 
