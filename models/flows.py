@@ -55,6 +55,11 @@ class Period(NamedTuple):
     def __contains__(self, day: object) -> bool:
         return self.since <= str(day) and (not self.until or str(day) <= self.until)
 
+    def within(self, other: "Period") -> "Period":
+        """The days that both have."""
+        until = min(self.until or "~", other.until or "~")
+        return Period(max(self.since, other.since), "" if until == "~" else until)
+
     def months(self, known: Iterable[str]) -> list[str]:
         """Those of the known months that have days of it."""
         first, last = self.since[:_MONTH], self.until[:_MONTH] or "9999-12"

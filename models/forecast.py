@@ -65,6 +65,11 @@ class Span(NamedTuple):
     first: int
     last: int
 
+    @property
+    def period(self) -> Period:
+        """Its days as they are written."""
+        return Period(day_numbered(self.first), day_numbered(self.last))
+
 
 class Outlook(NamedTuple):
     """What is forecast for a span, unrounded."""
@@ -183,7 +188,7 @@ class Forecast:
     """What the counts say of the time after `day`."""
 
     def __init__(self, tables: Tables, day: str, rules: Rules) -> None:
-        self._tables = tables
+        self.tables = tables
         self._rules = rules
         self.day = day
         self.today = number_of(day)
@@ -204,7 +209,7 @@ class Forecast:
 
     def _pot(self, span: Span) -> int:
         period = Period(day_numbered(span.first), min(self.day, day_numbered(span.last)))
-        return sum(amount for (amount,) in happened(self._tables, POT, period).values())
+        return sum(amount for (amount,) in happened(self.tables, POT, period).values())
 
     def _pipeline(self, span: Span) -> tuple[Decimal, Decimal]:
         """Expected amount of the span, and the variance of it."""
@@ -228,17 +233,23 @@ class Forecast:
             return sum((bucket.amount * sum(bucket.spread, _ZERO) for bucket in self.buckets), _ZERO)
 
     @cached_property
+    def open_amount(self) -> Decimal:
+        """The amounts of all open deals; one without counts with the average size."""
+        with localcontext(EXACT):
+            return sum((bucket.amount for bucket in self.buckets), _ZERO)
+
+    @cached_property
     def unpriced(self) -> int:
         """Open deals without an amount, which count with the average size."""
-        return sum(Open(*numbers).unpriced for numbers in self._tables.get(OPEN, {}).values())
+        return sum(Open(*numbers).unpriced for numbers in self.tables.get(OPEN, {}).values())
 
     # --- new business -------------------------------------------------------------------
 
     @cached_property
     def new_business(self) -> NewBusiness:
         """The run rate of what is yet to begin."""
-        start, days = _win_days(self._tables, self.day)
-        wins = _wins(self._tables, self.day, start)
+        start, days = _win_days(self.tables, self.day)
+        wins = _wins(self.tables, self.day, start)
         begun = self._starts(start, _days_up_to(self.today - days, YEAR_DAYS))
         with localcontext(EXACT):
             return NewBusiness(
@@ -251,7 +262,7 @@ class Forecast:
             )
 
     def _starts(self, start: str, period: Period) -> int:
-        return sum(number for (_, each), (number,) in days_of(self._tables, STARTS, period) if each == start)
+        return sum(number for (_, each), (number,) in days_of(self.tables, STARTS, period) if each == start)
 
     @cached_property
     def variation(self) -> Decimal:
@@ -267,29 +278,29 @@ class Forecast:
 
     def _won_by_month(self) -> list[int]:
         wins = [self._wins_in(month_before(self.day[:7], back)) for back in range(MOST_MONTHS, -1, -1)]
-        earlier = sum(number for number, *_ in _all_wins(self._tables)) > sum(each.won for each in wins)
+        earlier = sum(number for number, *_ in _all_wins(self.tables)) > sum(each.won for each in wins)
         whole = wins[:-1]
         first = next((number for number, each in enumerate(whole) if earlier or each.won), len(whole))
         return [each.amount for each in whole[first:]]
 
     def _wins_in(self, month: str) -> Wins:
         period = Period(f"{month}-01", f"{month}-31")
-        return Wins(*happened(self._tables, WINS, period).get((OPPORTUNITY,), Wins()))
+        return Wins(*happened(self.tables, WINS, period).get((OPPORTUNITY,), Wins()))
 
     # --- open deals ---------------------------------------------------------------------
 
     @cached_property
     def counter(self) -> Counter:
         """The probability counter."""
-        return Counter(observed(self._tables, self.day))
+        return Counter(observed(self.tables, self.day))
 
     @cached_property
     def fixed(self) -> list[str]:
         """The pipelines with too few closed deals for a counter of their own."""
         closed: dict[str, int] = defaultdict(int)
-        for (pipeline, _), numbers in happened(self._tables, CLOSED).items():
+        for (pipeline, _), numbers in happened(self.tables, CLOSED).items():
             closed[pipeline] += Closed(*numbers).won + Closed(*numbers).lost
-        pipelines = {pipeline for pipeline, *_ in happened(self._tables, OPEN)}
+        pipelines = {pipeline for pipeline, *_ in happened(self.tables, OPEN)}
         return sorted(each for each in pipelines if closed[each] < ENOUGH)
 
     @cached_property
@@ -306,7 +317,7 @@ class Forecast:
     def _counted(self) -> Iterable[tuple[Spread, Open]]:
         """Open deals by stage, weeks there and quality, with the counter's chances."""
         sums: dict[tuple[Stage, int, str | None], Open] = defaultdict(Open)
-        for (pipeline, stage, entered, quality), numbers in happened(self._tables, OPEN).items():
+        for (pipeline, stage, entered, quality), numbers in happened(self.tables, OPEN).items():
             if pipeline not in self.fixed:
                 key = (pipeline, stage), weeks_since(entered, self.day), quality
                 sums[key] = _added(sums[key], numbers)
@@ -321,7 +332,7 @@ class Forecast:
 
     def _fixed(self) -> Iterable[tuple[Spread, Open]]:
         """Open deals of the other pipelines, with the chances that the operator gives their stages."""
-        for (pipeline, stage, expected, quality), numbers in happened(self._tables, EXPECTED).items():
+        for (pipeline, stage, expected, quality), numbers in happened(self.tables, EXPECTED).items():
             if pipeline in self.fixed:
                 chance = min(Decimal(1), self.fixed_chance((pipeline, stage)) * self.quality(quality))
                 yield _fixed_spread(chance, expected, self.today), Open(*numbers)
@@ -338,16 +349,18 @@ class Forecast:
 
     @cached_property
     def _orders(self) -> dict[str, list[str]]:
-        return stage_orders(self._tables, self._rules)
+        return stage_orders(self.tables, self._rules)
 
     def chance(self, stage: Stage, entered: str, quality: str | None = None) -> Decimal:
         """P(won within the horizon) of a deal that entered the stage on a day."""
-        if stage[0] in self.fixed:
-            chance = self.fixed_chance(stage)
-        else:
-            chance = self.counter.chance(stage, weeks_since(entered, self.day))
         with localcontext(EXACT):
-            return min(Decimal(1), chance * self.quality(quality))
+            return min(Decimal(1), self.chance_at(stage, weeks_since(entered, self.day)) * self.quality(quality))
+
+    def chance_at(self, stage: Stage, week: int) -> Decimal:
+        """The same after so many weeks in the stage, whatever kind of lead it is."""
+        if stage[0] in self.fixed:
+            return self.fixed_chance(stage)
+        return self.counter.chance(stage, week)
 
     # --- lead quality -------------------------------------------------------------------
 
@@ -361,14 +374,20 @@ class Forecast:
     def qualities(self) -> dict[tuple[str, str], Decimal | None]:
         """By attribute and value ((won + 20·r)/(closed + 20))/r; None with fewer than 20 closed deals."""
         return {
-            kind: quality_factor(won, lost, self.win_rate) if won + lost >= ENOUGH else None
-            for kind, (won, lost) in happened(self._tables, QUALITY).items()
+            (attribute, value): quality_factor(won, lost, self.win_rate) if won + lost >= ENOUGH else None
+            for (attribute, value), (won, lost) in self.kinds_of_leads.items()
         }
+
+    @cached_property
+    def kinds_of_leads(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Deals won and lost by attribute and value."""
+        found = happened(self.tables, QUALITY)
+        return {(attribute, value): (won, lost) for (attribute, value), (won, lost) in sorted(found.items())}
 
     @cached_property
     def win_rate(self) -> Decimal:
         """Of all closed deals those won; 0 without any."""
-        closed = [Closed(*numbers) for numbers in happened(self._tables, CLOSED).values()]
+        closed = [Closed(*numbers) for numbers in happened(self.tables, CLOSED).values()]
         won, lost = sum(each.won for each in closed), sum(each.lost for each in closed)
         with localcontext(EXACT):
             return Decimal(won) / (won + lost) if won + lost else _ZERO

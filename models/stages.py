@@ -56,6 +56,19 @@ def stage_orders(tables: Tables, rules: Rules) -> dict[str, list[str]]:
     return orders
 
 
+def stage_places(tables: Tables, rules: Rules) -> dict[str, int]:
+    """The place of each stage among those of all pipelines: configured ones first and in their order."""
+    configured = [stage for each in rules.settings.pipelines.values() for stage in each.stages]
+    within = {stage: place for order in stage_orders(tables, rules).values() for place, stage in enumerate(order)}
+    others = [
+        stage
+        for *_, stage in sorted(
+            (moment, within.get(stage, 0), stage) for (_, stage), moment in first_named(tables).items()
+        )
+    ]
+    return {stage: place for place, stage in enumerate(dict.fromkeys((*configured, *others)))}
+
+
 def _moves(tables: Tables) -> dict[tuple[str, str, str], int]:
     """How many stays of a pipeline's stage ended in a move to another."""
     moves: dict[tuple[str, str, str], int] = {}

@@ -7,15 +7,13 @@ with them no more than the pure functions of the rules.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence, Set
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from models.accounts import Account
 from models.attribution import PARTICIPATION
@@ -31,22 +29,20 @@ from models.counts import Count, Counts
 from models.deals import conversions_of
 from models.errors import BadInput, Unavailable
 from models.profiles import NOBODY, Profile
-from models.recompute import Books, RawFact, recompute
+from models.recompute import Books, recompute
 from models.reports import Parts, id_in, pack
 from models.rules import Rules
 from models.settings import Settings, rules_fingerprint
 from models.times import to_text
-from streams import entities, standing
-from streams.config import kafka_options
+from streams import entities, history, standing
 from streams.reference import rules_from
-from streams.standing import Place, Standing
+from streams.standing import Standing
 from streams.tables import cell_of, count_tables, keys_of, read_counts, table_key, waiting_entry
-from streams.topics import INTERNAL, OUTSIDE, full_name
+from streams.topics import INTERNAL
 from streams.versions import rules_key, under
 from streams.waiting import check_pause, pausing, still
 
 STILL_SECONDS = 60.0
-_FETCH_BYTES = 4 * 1024 * 1024
 
 Company = tuple[Profile, tuple[str, ...]]
 """Who an account is, and the accounts whose parent company it is."""
@@ -117,11 +113,6 @@ class Copy:
     listed: set[tuple[str, str]] = field(default_factory=set)
     accounts: dict[str, Parts] = field(default_factory=dict)
 
-    def offsets(self) -> dict[Place, int]:
-        """How far every topic of facts was read."""
-        places = ((topic, partition) for topic in OUTSIDE for _, partition in self.standing.books)
-        return {place: offset for place in places if (offset := self.standing.committed(place))}
-
 
 async def audit(redis: Any, settings: Settings, tell: Callable[[int, int], None] = lambda done, total: None) -> Audit:
     """Compare the live totals with a batch over the same facts; `tell` hears how many of them are read.
@@ -132,7 +123,8 @@ async def audit(redis: Any, settings: Settings, tell: Callable[[int, int], None]
     await _check_rules(redis, settings)
     rules = rules_from(settings)
     copy = await _consistent_copy(redis, settings)
-    books, facts = await _batch(settings, rules, copy.offsets(), tell)
+    batch = partial(recompute, rules=rules)
+    books, facts = await history.over_facts(settings, history.read_so_far(copy.standing), batch, tell)
     return await asyncio.to_thread(_compared, copy, books, facts, rules)
 
 
@@ -241,64 +233,6 @@ def _credits_of(account: Account, part: str, rules: Rules) -> dict[str, list[Cre
         for each in conversions_of(account.deals[part], rules)
         if each.amount is not None
     }
-
-
-# --- the batch side ---------------------------------------------------------------------
-
-
-async def _batch(
-    settings: Settings, rules: Rules, offsets: Mapping[Place, int], tell: Callable[[int, int], None]
-) -> tuple[Books, int]:
-    """The books of the facts up to the offsets, and how many facts there were."""
-    loop = asyncio.get_running_loop()
-    counted = 0
-
-    async with _facts_up_to(settings, offsets) as next_batch:
-
-        def facts() -> Iterator[RawFact]:
-            nonlocal counted
-            while batch := asyncio.run_coroutine_threadsafe(next_batch(), loop).result():
-                counted += len(batch)
-                loop.call_soon_threadsafe(tell, counted, sum(offsets.values()))
-                yield from batch
-
-        return await asyncio.to_thread(recompute, facts(), rules), counted
-
-
-@asynccontextmanager
-async def _facts_up_to(
-    settings: Settings, offsets: Mapping[Place, int]
-) -> AsyncIterator[Callable[[], Coroutine[Any, Any, list[RawFact]]]]:
-    """Gives the facts before these offsets in batches, an empty one at the end."""
-    topics = {full_name(settings, topic): topic for topic in OUTSIDE}
-    left = {TopicPartition(full_name(settings, topic), each): offset for (topic, each), offset in offsets.items()}
-    consumer = AIOKafkaConsumer(
-        **kafka_options(settings), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
-    )
-
-    async def next_batch() -> list[RawFact]:
-        batch: list[RawFact] = []
-        while left and not batch:
-            polled = await consumer.getmany(*left, timeout_ms=200)
-            for place, records in polled.items():
-                within = (record for record in records if record.offset < left[place])
-                batch += (RawFact(topics[place.topic], each.value, each.timestamp * 1000) for each in within)
-            for place in list(left):
-                if await consumer.position(place) >= left[place]:
-                    del left[place]
-        return batch
-
-    try:
-        await consumer.start()
-        consumer.assign(list(left))
-        if left:
-            await consumer.seek_to_beginning(*left)
-        yield next_batch
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
-    finally:
-        with suppress(KafkaError):
-            await consumer.stop()
 
 
 # --- side by side -----------------------------------------------------------------------

@@ -1,0 +1,114 @@
+"""The counts that reports of the pipeline are told from, as they stand now or stood on a past day.
+
+Today's are read from Redis, table by table. Those of a past day are a plain batch over the
+facts in Kafka stamped before its end: exact, whatever came since, but it takes the time
+of reading them.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import date
+from functools import partial
+from typing import Any, NamedTuple
+
+from models.conversions import Cells, unpack_vector
+from models.counts import Numbers, Tables, tables_in
+from models.errors import BadInput
+from models.flows import MONTHS
+from models.recompute import RawFact, recompute
+from models.rules import Rules
+from models.settings import Settings
+from models.times import SECOND, day_of, end_of
+from streams import history, standing
+from streams.reference import rules_from
+from streams.tables import cell_of, read_counts, table_key
+
+ReadTables = Callable[[Sequence[str]], Awaitable[Tables]]
+ReadCells = Callable[[str, str], Awaitable[Cells]]
+
+
+class Statistics(NamedTuple):
+    """A day, the rules, and how to read its tables of counts, and its cells by conversion and dimension."""
+
+    day: str
+    rules: Rules
+    tables: ReadTables
+    cells: ReadCells
+
+    async def months(self) -> list[str]:
+        """The months in which anything happened to a deal."""
+        return sorted((await self.tables([MONTHS]))[MONTHS])
+
+
+async def statistics(redis: Any, settings: Settings, day: str | None = None) -> Statistics:
+    """What is known at the end of `day`, by default today.
+
+    Raises BadInput for what is no day or still to come, Unavailable when a past day's
+    facts cannot be read.
+    """
+    wanted = checked_day("day", day) or today(settings)
+    if wanted == today(settings):
+        return _live(redis, settings, wanted)
+    if wanted > today(settings):
+        raise BadInput("day", "today or a day before", day)
+    facts = await facts_so_far(redis, settings)
+    return await asyncio.to_thread(of_facts, facts, settings, wanted)
+
+
+def today(settings: Settings) -> str:
+    """The present day in the reporting time zone."""
+    return day_of(int(time.time() * SECOND), settings.time_zone)
+
+
+def checked_day(where: str, value: str | None) -> str | None:
+    """The day as it is written; BadInput when it is none."""
+    try:
+        return value and date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise BadInput(where, "a day such as 2026-04-03", value) from None
+
+
+def _live(redis: Any, settings: Settings, day: str) -> Statistics:
+    return Statistics(
+        day, rules_from(settings), partial(read_counts, redis, settings), partial(_live_cells, redis, settings)
+    )
+
+
+async def _live_cells(redis: Any, settings: Settings, conversion: str, dimension: str) -> Cells:
+    pipeline = redis.pipeline(transaction=False)
+    for partition in range(settings.partitions):
+        pipeline.hgetall(table_key(settings, "accounts", partition, "credits", conversion, dimension))
+    cells: Cells = {}
+    for fields in await pipeline.execute():
+        for field, value in fields.items():
+            cell = cell_of(conversion, dimension, field)
+            cells[cell] = cells.get(cell, 0) + unpack_vector(value)
+    return cells
+
+
+# --- a past day -------------------------------------------------------------------------
+
+
+async def facts_so_far(redis: Any, settings: Settings) -> list[RawFact]:
+    """The facts that the totals are of."""
+    offsets = history.read_so_far(await standing.read_standing(redis, settings))
+    facts, _ = await history.over_facts(settings, offsets, list)
+    return facts
+
+
+def of_facts(facts: Iterable[RawFact], settings: Settings, day: str) -> Statistics:
+    """What these facts say, of those stamped before the end of the day."""
+    rules = rules_from(settings)
+    books = recompute(facts, rules, end_of(day, settings.time_zone))
+    tables = tables_in(books.counts)
+
+    async def read_tables(names: Sequence[str]) -> Tables:
+        empty: Mapping[str, Numbers] = {}
+        return {name: tables.get(name, empty) for name in names}
+
+    async def read_cells(conversion: str, dimension: str) -> Cells:
+        wanted = (conversion, dimension)
+        return {cell: numbers for cell, numbers in books.cells.items() if cell[:2] == wanted}
+
+    return Statistics(day, rules, read_tables, read_cells)
