@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from models.counts import Tables
@@ -326,16 +327,14 @@ class Forecast:
 
     def spread(self, stage: Stage, week: int, quality: str | None) -> Spread:
         """The chance of each coming week of a deal that has spent `week` weeks in the stage."""
-        within = self.counter.within(stage, week)
-        weekly = [later - earlier for earlier, later in zip(within, within[1:], strict=False)]
-        return _scaled(weekly, within[HORIZON], self.quality(quality))
+        return _spread(self.counter.within(stage, week), self.quality(quality))
 
     def _fixed(self) -> Iterable[tuple[Spread, Open]]:
         """Open deals of the other pipelines, with the chances that the operator gives their stages."""
         for (pipeline, stage, expected, quality), numbers in happened(self.tables, EXPECTED).items():
             if pipeline in self.fixed:
-                chance = min(Decimal(1), self.fixed_chance((pipeline, stage)) * self.quality(quality))
-                yield _fixed_spread(chance, expected, self.today), Open(*numbers)
+                within = _fixed_within(self.fixed_chance((pipeline, stage)), expected, self.today)
+                yield _spread(within, self.quality(quality)), Open(*numbers)
 
     def fixed_chance(self, stage: Stage) -> Decimal:
         """The operator's chance of a stage; without one its place / (open stages + 1)."""
@@ -418,19 +417,18 @@ def _overlaps(span: Span, today: int) -> list[tuple[int, int]]:
     return [(week, number) for week, number in days if number > 0]
 
 
-def _scaled(weekly: Spread, chance: Decimal, factor: Decimal) -> Spread:
-    """The weekly chances times the factor, in all at most 1."""
-    if factor == 1 or not chance:
-        return weekly
-    return [each * min(factor, 1 / chance) for each in weekly]
+def _spread(within: Sequence[Decimal], factor: Decimal) -> Spread:
+    """The chance of each week, from those to be won within 0, 1, … 52 weeks times the factor, at most 1."""
+    scaled = within if factor == 1 else [min(Decimal(1), chance * factor) for chance in within]
+    return [later - earlier for earlier, later in pairwise(scaled)]
 
 
-def _fixed_spread(chance: Decimal, expected: str | None, today: int) -> Spread:
-    """All of the chance in the week of a future expected close, else evenly over 13 weeks."""
+def _fixed_within(chance: Decimal, expected: str | None, today: int) -> Sequence[Decimal]:
+    """Within 0, 1, … 52 weeks: all in the week of a future expected close, else evenly over 13 weeks."""
     ahead = number_of(expected) - today if expected else 0
     if 1 <= ahead <= 7 * HORIZON:
-        return [chance if week == (ahead - 1) // 7 else _ZERO for week in range(HORIZON)]
-    return [chance / FIXED_WEEKS if week < FIXED_WEEKS else _ZERO for week in range(HORIZON)]
+        return [chance if 7 * weeks >= ahead else _ZERO for weeks in range(HORIZON + 1)]
+    return [chance * min(weeks, FIXED_WEEKS) / FIXED_WEEKS for weeks in range(HORIZON + 1)]
 
 
 def _added(numbers: Open, more: Iterable[int]) -> Open:

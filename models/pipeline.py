@@ -19,7 +19,7 @@ and by the day on which it happened (models.flows):
 
 entered         pipeline, stage                            stays begun
 left            pipeline, stage, exit, chunk               histogram of the days of stays ended
-converted       pipeline, stage, is won, later stages…     deals that first entered the stage then
+converted       pipeline, stage, came to a win, later stages…  deals that first entered the stage then
 closed          pipeline, owner                            see `Closed`
 cycles          pipeline, owner, chunk                     histogram of days from creation to win
 wins            measure                                    see `Wins`; all, or those with a lead moment
@@ -160,10 +160,11 @@ def stays_of(deal: Deal, rules: Rules) -> list[Stay]:
 
 def _spans(deal: Deal) -> list[tuple[int, str]]:
     """Every stage with the moment from which it held; before the first fact with one: (none)."""
-    created, named = deal.created_at or 0, [(at, stage or NONE) for at, stage in deal.stages]
-    if not named or created < named[0][0] and named[0][1] != NONE:
-        return [(created, NONE), *named]
-    return [(created, NONE), *named[1:]] if named[0][1] == NONE else named
+    created = deal.created_at or 0
+    named = [(at, stage or NONE) for at, stage in deal.stages]
+    while named and named[0][1] == NONE:
+        del named[0]
+    return named if named and named[0][0] <= created else [(created, NONE), *named]
 
 
 def _stay(stage: str, begin: int, later: Sequence[tuple[int, str]], closing: set[str], won: Sequence[str]) -> Stay:
@@ -172,7 +173,7 @@ def _stay(stage: str, begin: int, later: Sequence[tuple[int, str]], closing: set
     to = next((each for _, each in later if each not in closing), None)
     if to is not None:
         return Stay(stage, begin, later[0][0], MOVED, to)
-    return Stay(stage, begin, later[0][0], WON if later[-1][1] in won else LOST)
+    return Stay(stage, begin, later[0][0], WON if later[0][1] in won else LOST)
 
 
 # --- one deal's numbers -----------------------------------------------------------------
@@ -230,7 +231,7 @@ def _exits(deal: Deal, stays: Iterable[Stay], rules: Rules) -> Iterator[tuple[Co
 def _moves(deal: Deal, stays: Sequence[Stay], rules: Rules) -> Iterator[Happening]:
     zone, name = rules.settings.time_zone, pipeline_of(deal)
     yield Happening(STARTS, day_of(deal.created_at or 0, zone), (OPPORTUNITY,), (1,))
-    won, seen = won_at(deal, rules) is not None, set()
+    won, seen = _won_stages(deal, rules), set()
     for number, stay in enumerate(stays):
         begun = day_of(stay.begin, zone)
         yield Happening(ENTERED, begun, (name, stay.stage), (1,))
@@ -240,7 +241,14 @@ def _moves(deal: Deal, stays: Sequence[Stay], rules: Rules) -> Iterator[Happenin
         if stay.stage not in seen:
             seen.add(stay.stage)
             later = sorted({each.stage for each in stays[number + 1 :]} - {stay.stage})
-            yield Happening(CONVERTED, begun, (name, stay.stage, won, *later), (1,))
+            is_won = any(at >= stay.begin for at in won)
+            yield Happening(CONVERTED, begun, (name, stay.stage, is_won, *later), (1,))
+
+
+def _won_stages(deal: Deal, rules: Rules) -> list[int]:
+    """Every moment at which the deal came to a won stage, reopened or not."""
+    won = rules.settings.pipeline(deal.pipeline).won
+    return [at for at, stage in deal.stages if stage in won]
 
 
 def _closing(deal: Deal, conversions: Iterable[Conversion], around: Surroundings, rules: Rules) -> Iterator[Happening]:
@@ -262,7 +270,7 @@ def _win(deal: Deal, win: Conversion, day: str, around: Surroundings, zone: str)
     yield lasted(CYCLES, day, values, days)
     numbers = Wins(1, valued, amount, *square_digits(amount))
     measures = {OPPORTUNITY: days}
-    if around.lead is not None and around.lead <= win.at:
+    if around.lead is not None:
         measures[LEAD] = days_between(around.lead, win.at, zone)
     for measure, each in measures.items():
         yield Happening(WINS, day, (measure,), numbers)

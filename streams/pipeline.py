@@ -10,10 +10,10 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from models.attribution import MODELS
+from models.catalogue import OPEN as OPEN_CREDITS
+from models.catalogue import kept_models
 from models.conversions import numbers_of
 from models.counts import Tables
-from models.deals import OPEN as OPEN_CREDITS
 from models.errors import BadInput
 from models.flows import Period, happened
 from models.forecast import Forecast, half_up, span_of
@@ -34,8 +34,8 @@ from models.pipeline import OPEN, OPEN_AGES, OPEN_OWNERS, Open
 from models.settings import Settings
 from models.stages import naming_tables, stage_places
 from models.times import number_of
+from streams.earned import Row, dimension_of
 from streams.outlook import forecast_of
-from streams.reports import Row, dimension_of
 from streams.statistics import Statistics, checked_day, statistics
 
 CREDITED = ("team", "channel", "source", "campaign", "rep")
@@ -133,11 +133,12 @@ def _weighted(tables: Tables, table: str, found: Forecast) -> Mapping[str | None
 
 
 async def _credited(known: Statistics, dimension: str, model: str) -> list[Row]:
-    if model not in MODELS:
-        raise BadInput("model", f"one of {', '.join(MODELS)}", model)
-    place, aged = 2 * MODELS.index(model), defaultdict(list)
+    models = kept_models(known.rules.settings)
+    if model not in models:
+        raise BadInput("model", f"one of {', '.join(models)}", model)
+    place, aged = 2 * models.index(model), defaultdict(list)
     for cell, vector in (await known.cells(OPEN_CREDITS, dimension)).items():
-        count, amount = numbers_of(vector)[place : place + 2]
+        count, amount = numbers_of(vector, known.rules.width)[place : place + 2]
         aged[cell.value].append(Aged(_age(cell.day, known.day), count, amount))
     rows = [{dimension: value, **_open_numbers(each)} for value, each in aged.items()]
     there = (row for row in rows if row["count"] or row["amount"])

@@ -62,10 +62,10 @@ def test_a_reopened_close_is_a_move_to_the_reopened_stage_and_re_entry_a_new_sta
     ]
 
 
-def test_a_deal_closed_twice_exits_as_it_stands_when_it_first_closed() -> None:
+def test_a_deal_closed_twice_exits_as_it_first_closed() -> None:
     one = deal("d", "2026-01-01", ("2026-01-01", "demo"), ("2026-01-09", "won"), ("2026-01-20", "lost"))
 
-    assert stays_of(one, RULES) == [Stay("demo", at("2026-01-01"), at("2026-01-09"), LOST)]
+    assert stays_of(one, RULES) == [Stay("demo", at("2026-01-01"), at("2026-01-09"), WON)]
 
 
 def test_days_are_those_of_the_reporting_zone() -> None:
