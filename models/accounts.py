@@ -227,9 +227,14 @@ class Account:
             self.journey.add(path, _touch(new))
 
     def person_of(self, path: str) -> str | None:
-        """The person whose touches carry this path: the longest lead path that begins it."""
+        """The person whose touches carry this path."""
+        lead = self.lead_of(path)
+        return None if lead is None else lead.person
+
+    def lead_of(self, path: str) -> Lead | None:
+        """The person whose touches carry this path, as the account holds them."""
         lead = self._lead_path(path)
-        return None if lead is None else self.leads[lead].person
+        return None if lead is None else self.leads[lead]
 
     def _lead_path(self, path: str) -> str | None:
         lengths = range(8, len(path) + 1, 8)

@@ -75,7 +75,7 @@ def under(label: str, name: str) -> str:
 def label_in(name: str) -> str:
     """The label that a name stands under; empty without one."""
     label, split, _ = name.partition("/")
-    return label if split and "=" in label else ""
+    return label if split and "=" in label and ":" not in label else ""
 
 
 def cells_under(label: str, cells: Cells) -> Cells:

@@ -55,7 +55,7 @@ def _print_account(document: Document, model: str) -> None:
     )
     _say_success(document["success"])
     people = [{**each, **_won(each["credits"], model, document["success"]["currency"])} for each in document["people"]]
-    _print_rows("people", people, ("person", "lead_at", "touches", "first_touch", "last_touch", f"won {model}"))
+    _print_rows("people", people, ("person", "role", "lead_at", "touches", "first_touch", "last_touch", f"won {model}"))
     counts = document["touches"]
     for name in ("kinds", "teams", "channels"):
         _say(**{f"touches by {name.removesuffix('s')}": [f"{value} {count}" for value, count in counts[name].items()]})
@@ -71,6 +71,7 @@ def _print_person(document: Document, model: str) -> None:
     _say(
         account=": ".join(each for each in (document["account"], document["account_name"]) if each),
         known=f"since {document['lead_at']}",
+        role=document["role"],
         ids=document["ids"],
         visitors=document["visitors"],
     )

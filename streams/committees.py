@@ -20,6 +20,7 @@ from models.touches import Touch
 from streams.entities import entity_at_rest, parts_at_rest
 from streams.journeys import (
     Document,
+    Owned,
     account_above,
     by_model,
     deal_row,
@@ -105,7 +106,7 @@ def account_document(found: Account, rules: Rules) -> Document:
         "people": [_member(lead, touches, earned[lead.person], rules) for lead in people],
         "first_touch": touch_row(*touches[0]) if touches else None,
         "last_touch": touch_row(*touches[-1]) if touches else None,
-        "touches": {"total": len(touches), **_counted(touch for touch, _ in touches)},
+        "touches": {"total": len(touches), **_counted(owned.touch for owned in touches)},
         "contacts": _contacts(touches),
         "deals": [deal_row(each, found.name, rules) for each in sorted(found.deals.values(), key=_by_creation)],
         "success": _success(found, rules),
@@ -116,11 +117,12 @@ def _by_creation(deal: Deal) -> tuple[int, str]:
     return deal.created_at or 0, deal.id
 
 
-def _member(lead: Lead, touches: Iterable[tuple[Touch, str | None]], earned: "Earned", rules: Rules) -> Document:
+def _member(lead: Lead, touches: Iterable[Owned], earned: "Earned", rules: Rules) -> Document:
     """A person of the account in short."""
-    own = [touch for touch, person in touches if person == lead.person]
+    own = [touch for touch, person, _ in touches if person == lead.person]
     return {
         "person": lead.person,
+        "role": lead.role,
         "ids": list(lead.ids),
         "lead_at": to_text(lead.at),
         "touches": len(own),
@@ -139,10 +141,10 @@ def _counted(touches: Iterable[Touch]) -> Document:
     return {name: dict(counter.most_common()) for name, counter in counters.items()}
 
 
-def _contacts(touches: Iterable[tuple[Touch, str | None]]) -> list[Document]:
+def _contacts(touches: Iterable[Owned]) -> list[Document]:
     """Who touched whom: a row for each team or rep and person."""
     meetings: dict[tuple[str, str | None, str | None], list[int]] = defaultdict(list)
-    for touch, person in touches:
+    for touch, person, _ in touches:
         meetings[touch.team, touch.rep, person].append(touch.at)
     rows = [
         {
@@ -195,9 +197,10 @@ def _wins(found: Account, rules: Rules) -> Iterator[_Won]:
 
 def person_document(found: Account, lead: Lead, rules: Rules) -> Document:
     """Who a person of the account is, their touches, and what these earned."""
-    own = [(touch, person) for touch, person in with_persons(found) if person == lead.person]
+    own = [owned for owned in with_persons(found) if owned.person == lead.person]
     return {
         "person": lead.person,
+        "role": lead.role,
         "ids": list(lead.ids),
         "account": found.name,
         "account_name": found.profile.name,
@@ -214,7 +217,7 @@ Earned = dict[str, int]
 
 def _earned(found: Account, rules: Rules) -> dict[str | None, Earned]:
     """What the touches of each person of the account earned."""
-    persons = {id(touch): person for touch, person in with_persons(found)}
+    persons = {id(touch): person for touch, person, _ in with_persons(found)}
     earned: dict[str | None, Earned] = defaultdict(dict)
     for booked in _all_booked(found, rules):
         kind = "won" if booked.conversion.kind == "refund" else booked.conversion.kind

@@ -62,10 +62,10 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
     return {
         "account": found.name,
         "merged_from": asked.name if asked.name != found.name else None,
-        "people": [{"person": lead.person, "lead_at": to_text(lead.at)} for lead in people],
+        "people": [{"person": lead.person, "role": lead.role, "lead_at": to_text(lead.at)} for lead in people],
         "touches": [
-            {**touch_row(touch, person), **seen.get((touch.visitor, touch.id), {})}
-            for touch, person in with_persons(found)
+            {**touch_row(*owned), **seen.get((owned.touch.visitor, owned.touch.id), {})}
+            for owned in with_persons(found)
         ],
         "deals": [deal_row(each, found.name, rules) for each in sorted(found.deals.values(), key=_by_creation)],
     }
@@ -118,12 +118,11 @@ def _conversion(
         return {**row, "touches": [], "unattributed": None}
     none = [0] * rules.width
     earned = {id(credit.touch): credit.shares(rules) for credit in booked.credits if credit.touch is not None}
-    persons = {id(touch): person for touch, person in with_persons(account)}
+    persons = {id(owned.touch): owned.person for owned in with_persons(account)}
     roles = account.roles(booked.touches, account.deals[part])
     row["touches"] = [
         {
-            **touch_row(touch, persons.get(id(touch))),
-            "role": role,
+            **touch_row(touch, persons.get(id(touch)), role),
             "funnel_stage": stage,
             "credits": {**by_model(earned.get(id(touch), none), rules), **_effect(touch, effects)},
         }
@@ -159,20 +158,31 @@ def by_model(shares: Sequence[int], rules: Rules) -> Document:
 # --- rows -------------------------------------------------------------------------------
 
 
-def with_persons(account: Account) -> list[tuple[Touch, str | None]]:
-    """The account's touches, oldest first, each with the person whose it is."""
-    touches = [
-        (touch, account.person_of(path)) for path, of_path in account.journey.by_path.items() for touch in of_path
-    ]
-    return sorted(touches, key=lambda each: each[0].order)
+class Owned(NamedTuple):
+    """A touch with the person whose it is, and their role."""
+
+    touch: Touch
+    person: str | None = None
+    role: str | None = None
 
 
-def touch_row(touch: Touch, person: str | None) -> Document:
+def with_persons(account: Account) -> list[Owned]:
+    """The account's touches, oldest first, each with whose it is."""
+    owned = []
+    for path, touches in account.journey.by_path.items():
+        lead = account.lead_of(path)
+        person, role = (lead.person, lead.role) if lead else (None, None)
+        owned += [Owned(touch, person, role) for touch in touches]
+    return sorted(owned, key=lambda each: each.touch.order)
+
+
+def touch_row(touch: Touch, person: str | None, role: str | None) -> Document:
     """A touch in words."""
     return {
         "at": to_text(touch.at),
         "id": touch.id,
         "person": person,
+        "role": role,
         "kind": touch.kind,
         "team": touch.team,
         "channel": touch.channel,

@@ -199,7 +199,7 @@ def _print_journey(document: Document) -> None:
         click.echo(f"{document['merged_from']} was merged into {document['account']}.")
     click.echo(f"{document['account']}: {len(document['touches'])} touches")
     for title, rows, names in (
-        ("people", document["people"], ("person", "lead_at")),
+        ("people", document["people"], ("person", "role", "lead_at")),
         ("deals", document["deals"], ("id", "name", "state", "stage", "amount", "currency", "created_at")),
         ("touches", document["touches"], _TOUCH_COLUMNS),
     ):
@@ -211,6 +211,7 @@ def _print_journey(document: Document) -> None:
 _TOUCH_COLUMNS = (
     "at",
     "person",
+    "role",
     "kind",
     "team",
     "channel",

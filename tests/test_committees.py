@@ -21,7 +21,8 @@ def said(at: str, account: str, **fields: Any) -> RawFact:
 
 
 def says_crm(at: str, person: str, account: str) -> RawFact:
-    return fact("contact-changes", messageId="crm", timestamp=at, person=person, source="crm", account=account)
+    ids = {"messageId": "crm", "timestamp": at, "person": person, "source": "crm"}
+    return fact("contact-changes", **ids, account=account, role="Champion ")
 
 
 def alias(at: str, previous: str, user: str, kind: str = "alias", **fields: Any) -> RawFact:
@@ -61,9 +62,7 @@ COMMITTEE = [
     identify(DAY.format(4), "cy@acme.de", "d4"),
     identify(DAY.format(5), "dee@acme.com", "d5"),
     identify(DAY.format(6), "eve@gmail.com", "d6"),
-    fact(
-        "contact-changes", messageId="crm", timestamp=DAY.format(7), person="eve@gmail.com", source="crm", account="C1"
-    ),
+    says_crm(DAY.format(7), "eve@gmail.com", "C1"),
     call(DAY.format(8), "bob@acme.com", rep="Jo"),
     call(DAY.format(9), "bob@acme.com", touch="again", rep="Jo"),
     said(
@@ -87,6 +86,7 @@ def test_five_stakeholders_on_six_devices_share_one_journey() -> None:
     assert (document["name"], document["owner"]) == ("Acme", "Jo")
     assert document["domains"] == document["merged_from"] == ["acme.com", "acme.de"]
     assert document["first_touch"]["visitor"] == "phone"
+    assert [each["role"] for each in document["people"]] == [None, None, None, None, "champion"]
     assert document["touches"]["teams"] == {"marketing": 6, "sales": 2}
 
 
