@@ -179,15 +179,15 @@ async def memory(bench: Bench) -> list[Figure]:
         async with bench.rig.ground("memory") as ground:
             async with ground.worker():
                 pass
-            before = await _used_memory(ground)
+            before = await used_memory(ground)
             await produce(ground.settings, bench_facts.short_visits(VISITORS))
             async with ground.worker() as worker:
                 await ground.all_in_totals(worker, 60.0)
-            values.append((await _used_memory(ground) - before) / VISITORS)
+            values.append((await used_memory(ground) - before) / VISITORS)
     return [Figure("Redis for an anonymous visitor", values, "bytes", "≤ 400", lambda got: got <= 400)]
 
 
-async def _used_memory(ground: Ground) -> int:
+async def used_memory(ground: Ground) -> int:
     """Bytes in use once Redis has let go of what it kept for its clients; the lowest of two seconds."""
     seen = []
     for _ in range(10):
