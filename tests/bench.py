@@ -174,9 +174,9 @@ _HOW = """## How each was measured
   deal are shared out anew, which costs in proportion to its touches.
 - **kill -9** under 2,000 facts/s, until every partition that the worker had was committed to by the next owner, whose
   start is in it.
-- **A change of rules**: 300,000 facts of the same mix are in the totals; then shorter lookbacks are previewed: every fact
-  is read and every credit computed again in a process beside the worker, while 5,000 facts/s flow.
-- **Memory of accounts**: `used_memory` of Redis before and after 5,000 more of each kind, eight touches for each account.
+- **A change of rules**: 300,000 facts of the same mix are in the totals; then shorter lookbacks are previewed: every
+  fact is read and every credit computed again in a process beside the worker, while 5,000 facts/s flow.
+- **Memory of accounts**: `used_memory` of Redis before and after 5,000 more of each kind, of touches eight an account.
 - **Latency**: sentinels that alone fill a cell of the totals, among 2,000 facts/s, from handing one to the Kafka
   client until a poll every 2 ms sees its cell in Redis; both of these are in the figure.""".splitlines()
 
