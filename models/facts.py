@@ -11,11 +11,11 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from models.errors import BadInput
 from models.identity import as_text, person_id
-from models.money import parse_currency, to_minor
+from models.money import parse_amount, parse_currency, to_minor
 from models.settings import Settings
 from models.times import DAY, parse_instant, to_text
 
@@ -342,7 +342,7 @@ class _Deal(Struct):
     name: str | None | UnsetType = UNSET
     pipeline: str | None | UnsetType = UNSET
     stage: str | None | UnsetType = UNSET
-    amount: Decimal | None | UnsetType = UNSET
+    amount: Raw | UnsetType = UNSET
     currency: str | None | UnsetType = UNSET
     owner: str | None | UnsetType = UNSET
     createdAt: str | None | UnsetType = UNSET
@@ -355,7 +355,7 @@ class _Billing(Struct):
     messageId: Id
     timestamp: str
     dealId: str | int
-    amount: Decimal
+    amount: Raw
     currency: str | None = None
     receivedAt: str | None = None
 
@@ -755,12 +755,14 @@ def _stage(value: str | None | UnsetType) -> str | None | UnsetType:
     return (value.strip() or None) if isinstance(value, str) else value
 
 
-def _amount(value: Decimal | None | UnsetType) -> Decimal | None | UnsetType:
-    if isinstance(value, Decimal):
-        to_minor(value, "USD", "deal-changes.amount")
-        if value < 0:
-            raise BadInput("deal-changes.amount", "an amount of 0 or more", str(value))
-    return value
+def _amount(value: Raw | UnsetType) -> Decimal | None | UnsetType:
+    if isinstance(value, UnsetType) or bytes(value) == b"null":
+        return UNSET if isinstance(value, UnsetType) else None
+    amount = parse_amount(bytes(value), "deal-changes.amount")
+    to_minor(amount, "USD", "deal-changes.amount")
+    if amount < 0:
+        raise BadInput("deal-changes.amount", "an amount of 0 or more", str(amount))
+    return amount
 
 
 def _optional_currency(value: str | None | UnsetType) -> str | None | UnsetType:
@@ -777,9 +779,10 @@ def _read_billing(raw: _Billing, value: bytes, at: int, settings: Settings) -> R
     if raw.type != "refund":
         raise BadInput("billing.type", "refund", raw.type)
     currency = parse_currency(raw.currency or settings.currency, "billing.currency")
-    amount = to_minor(raw.amount, currency, "billing.amount")
-    if raw.amount <= 0:
-        raise BadInput("billing.amount", "an amount above 0", str(raw.amount))
+    given = parse_amount(bytes(raw.amount), "billing.amount")
+    amount = to_minor(given, currency, "billing.amount")
+    if given <= 0:
+        raise BadInput("billing.amount", "an amount above 0", str(given))
     return Refund(at, raw.messageId, _needed(raw.dealId, "billing.dealId"), amount, currency, value)
 
 

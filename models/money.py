@@ -1,5 +1,6 @@
 """Money: integer minor units of an ISO 4217 currency, converted at dated rates."""
 
+import re
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
@@ -21,6 +22,8 @@ DECIMALS: dict[str, int] = {
 }
 
 _MOST_DIGITS = 15
+_PLAIN = re.compile(r'"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\s*"')
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 def parse_currency(text: str, where: str) -> str:
@@ -29,6 +32,15 @@ def parse_currency(text: str, where: str) -> str:
     if code not in DECIMALS:
         raise BadInput(where, "an ISO 4217 currency code", text)
     return code
+
+
+def parse_amount(value: bytes, where: str) -> Decimal:
+    """The exact decimal in a JSON number or a string such as "12.50"; BadInput when there is none."""
+    text = value.decode(errors="replace")
+    plain = _PLAIN.fullmatch(text)
+    if plain is None and not _NUMBER.fullmatch(text):
+        raise BadInput(where, 'an amount such as 12.5 or "12.50"', text)
+    return Decimal(plain[1] if plain else text)
 
 
 def to_minor(amount: Decimal, currency: str, where: str) -> int:

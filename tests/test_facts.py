@@ -1,6 +1,7 @@
 """Facts: what is read from each message, and how a wrong one is refused."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -85,11 +86,27 @@ def test_a_refund_is_read_in_minor_units() -> None:
     assert (refund.amount, refund.currency) == (1235, "USD")
 
 
+_NO_AMOUNTS = ("1_000", "1e3", "\u0663", "1 000", "0x10", "", "NaN", True, [1])
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"), [("1.10", "1.10"), ('"66.50"', "66.50"), ('" .5 "', "0.5"), ("1e3", "1000"), ("-0", "0")]
+)
+def test_amounts_are_exact_whether_numbers_or_plain_decimal_strings(text: str, amount: str) -> None:
+    value = f'{{"dealId": "D", "messageId": "m", "timestamp": "2026-05-01", "amount": {text}}}'.encode()
+
+    change = decode("deal-changes", value, NOW, Settings())
+
+    assert isinstance(change, DealChange)
+    assert change.amount == Decimal(amount)
+
+
 @pytest.mark.parametrize(
     ("topic", "fields", "where"),
     [
         ("deal-changes", {"dealId": "D", "amount": -1}, "deal-changes.amount"),
         ("deal-changes", {"dealId": "D", "amount": "12,50"}, "deal-changes.amount"),
+        *(("deal-changes", {"dealId": "D", "amount": each}, "deal-changes.amount") for each in _NO_AMOUNTS),
         ("deal-changes", {"dealId": "D", "currency": "EURO"}, "deal-changes.currency"),
         ("deal-changes", {"dealId": "D", "timestamp": "2026-06-02T00:00:01Z"}, "deal-changes.timestamp"),
         ("deal-changes", {"dealId": "D", "timestamp": "yesterday"}, "deal-changes.timestamp"),
