@@ -4,11 +4,9 @@ The step of the visitors lane. Sessions are kept apart as parts, so that a long 
 costs a new hit nothing; what is reported is always a function of all facts known.
 """
 
-import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +17,7 @@ from models.counts import Counts
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink, Verdict
 from models.facts import Hit as HitFact
+from models.hits import pack_hits, unpack_hits
 from models.identity import Link
 from models.paths import EARLIEST, null_path_begins, replaced_path
 from models.reports import (
@@ -78,22 +77,6 @@ def site_of(rules: Rules) -> Site:
     return Site(rules, arrivals(rules))
 
 
-class _Packed(msgspec.Struct, array_like=True):
-    """A session at rest: tables of what recurs, one row number a hit."""
-
-    first_at: int
-    gaps: list[int]
-    ids: list[str] | bytes
-    origins: list[Origin]
-    paths: list[str]
-    persons: list[str]
-    origin_rows: bytes | list[int]
-    path_rows: bytes | list[int]
-    person_rows: bytes | list[int]
-    listed_rows: bytes | list[int] = b""
-
-
-_unpack_session = msgspec.msgpack.Decoder(_Packed).decode
 _unpack_identification = msgspec.msgpack.Decoder(Identification).decode
 _unpack_fill = msgspec.msgpack.Decoder(FormFill).decode
 _unpack_unlink = msgspec.msgpack.Decoder(Unlink).decode
@@ -102,8 +85,9 @@ _unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
 _unpack_pair = msgspec.msgpack.Decoder(tuple[str, str]).decode
 _hit: Callable[[tuple[int, str, Origin | None, str, str | None, bool]], Hit] = partial(tuple.__new__, Hit)
 """Hit(…) by half its cost: made once a page view."""
-_UUID_FIELDS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
-_UUIDS = re.compile("(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})+")
+
+
+_NOTHING: dict[str, tuple[str, bytes]] = {}
 
 
 class Session:
@@ -116,85 +100,13 @@ class Session:
         self.stored = stored
         self.retouched = stored is None
         self.arrived: list[Arrived] | None = None
-        self.reported: dict[str, tuple[str, bytes]] = {}
+        self.reported: Mapping[str, tuple[str, bytes]] = _NOTHING
         self.persons = {hit.person for hit in hits if hit.person}
 
     @property
     def name(self) -> str:
         """The part's name: the session's begin."""
         return f"{_SESSION}:{self.hits[0].at}"
-
-    def pack(self) -> bytes:
-        """The session at rest."""
-        hits = self.hits
-        if len(hits) == 1:
-            return _pack_single(hits[0])
-        at, ids, origins, paths, persons, listed = zip(*hits, strict=True)
-        gaps = [later - earlier for earlier, later in pairwise(at)]
-        tables = (_tabled(origins), _tabled(persons))
-        known_paths = {path: row for row, path in enumerate(dict.fromkeys(paths))}
-        path_rows = _numbers([known_paths[path] for path in paths])
-        return pack(
-            _Packed(
-                at[0], gaps, _pack_ids(list(ids)),
-                tables[0][0], list(known_paths), tables[1][0],
-                tables[0][1], path_rows, tables[1][1], _numbers(listed),
-            )
-        )  # fmt: skip
-
-
-def _pack_single(hit: Hit) -> bytes:
-    """The most common session, without any table."""
-    origin = [] if hit.origin is None else [hit.origin]
-    person = [] if hit.person is None else [hit.person]
-    rows = b"\1" if origin else b"", b"", b"\1" if person else b"", b"\1" if hit.is_listed else b""
-    return pack(_Packed(hit.at, [], _pack_ids([hit.id]), origin, [hit.path], person, *rows))
-
-
-def _tabled(values: Sequence[Any]) -> tuple[list[Any], bytes | list[int]]:
-    """The different values, and each one's row number counted from 1; 0 for None."""
-    known = {value: row for row, value in enumerate(dict.fromkeys(v for v in values if v is not None), 1)}
-    if not known:
-        return [], b""
-    return list(known), _numbers([0 if value is None else known[value] for value in values])
-
-
-def _numbers(rows: Sequence[int]) -> bytes | list[int]:
-    """A byte a number while all fit one; nothing at all while all are 0."""
-    most = max(rows)
-    if most == 0:
-        return b""
-    return bytes(rows) if most < 256 else list(rows)
-
-
-def _pack_ids(ids: list[str]) -> list[str] | bytes:
-    """Canonical UUIDs as their 16 bytes, any other ids as they are."""
-    joined = "".join(ids)
-    if {*map(len, ids)} == {36} and _UUIDS.fullmatch(joined):
-        return bytes.fromhex(joined.replace("-", ""))
-    return ids
-
-
-def _unpack_ids(ids: list[str] | bytes) -> list[str]:
-    if isinstance(ids, list):
-        return ids
-    text = ids.hex()
-    return ["-".join(text[at + begin : at + end] for begin, end in _UUID_FIELDS) for at in range(0, len(text), 32)]
-
-
-def unpack_session(value: bytes) -> list[Hit]:
-    """The hits of a session at rest, oldest first."""
-    kept = _unpack_session(value)
-    ids = _unpack_ids(kept.ids)
-    none = [0] * len(ids)
-    origins, persons = [None, *kept.origins], [None, *kept.persons]
-    at, hits = kept.first_at, []
-    columns = (kept.origin_rows, kept.path_rows, kept.person_rows, kept.listed_rows)
-    rows = zip(ids, [0, *kept.gaps], *(column or none for column in columns), strict=True)
-    for hit_id, gap, origin, path, person, listed in rows:
-        at += gap
-        hits.append(Hit(at, hit_id, origins[origin], kept.paths[path], persons[person], bool(listed)))
-    return hits
 
 
 class Visitor:
@@ -237,7 +149,7 @@ class Visitor:
         for name, value in parts.items():
             match name[0]:
                 case "s":
-                    self.sessions.append(Session(unpack_session(value), name))
+                    self.sessions.append(Session(unpack_hits(value), name))
                 case "i":
                     self.identifications[id_in(name)] = _unpack_identification(value)
                 case "F":
@@ -636,11 +548,9 @@ class Visitor:
     def _stored_changes(self) -> Changes:
         changes: Changes = {session.stored: None for session in self._gone if session.stored}
         for session in self._changed.values():
-            name = session.name
-            if session.stored and session.stored != name:
-                changes[session.stored] = None
-            session.stored = name
-            changes[name] = session.pack()
+            if session.stored is None:
+                session.stored = session.name
+            changes[session.stored] = pack_hits(session.hits)
         return {**changes, **self._dirty, **self._aside.changes()}
 
     def _touch_changes(self) -> tuple[Contents, Contents]:
@@ -775,7 +685,7 @@ def _told_links(kind: str, message: Identification, visitor: str) -> Iterator[tu
         yield f"visitor:{message.other_visitor}", f"{MARK}:{message.id}", pack((message.at, message.person))
 
 
-def _add(contents: Contents, reported: dict[str, tuple[str, bytes]]) -> None:
+def _add(contents: Contents, reported: Mapping[str, tuple[str, bytes]]) -> None:
     for name, (to, value) in reported.items():
         contents.setdefault(to, {})[name] = value
 

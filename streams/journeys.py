@@ -8,6 +8,7 @@ from models.attribution import MARKOV
 from models.conversions import Credit, funnel_stage, milestones_of
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.errors import NotFound
+from models.hits import unpack_hits
 from models.identity import account_id
 from models.markov import UNIT
 from models.members import DealRecord, Person
@@ -17,7 +18,6 @@ from models.sessions import Hit, seen_under, sources_of
 from models.settings import Settings
 from models.times import SECOND, to_text
 from models.touches import WEB_SESSION, Touch
-from models.visitors import unpack_session
 from streams.effects import removal_effects
 from streams.entities import entity_at_rest, parts_at_rest
 from streams.reference import rules_from
@@ -262,7 +262,7 @@ async def _visits(redis: Any, settings: Settings, touches: Iterable[Touch]) -> d
 def _visits_in(parts: Parts) -> Iterator[Visit]:
     for name, value in parts.items():
         if name.startswith(f"{_SESSION}:"):
-            yield from visits_of(unpack_session(value))
+            yield from visits_of(unpack_hits(value))
 
 
 def visits_of(hits: Sequence[Hit]) -> Iterator[Visit]:

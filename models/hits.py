@@ -1,0 +1,83 @@
+"""Hits at rest: the columns of a session, each as small as it can cheaply be made.
+
+The visitors lane packs a session again with every batch that adds to it, so that packing
+costs it more than anything else it does: a column is written by one call of msgpack's or
+Python's own C code, and nothing is looked up. Tables of what recurs were a third smaller
+for sessions of a hundred hits, no smaller for the usual five, and took three times as long.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, repeat
+from operator import sub
+from typing import Any
+
+import msgspec
+
+from models.channels import Origin
+from models.reports import pack
+from models.sessions import Hit
+
+_UUID, _HEX = b"\0", b"\1"
+"""How ids were written that are kept as their 16 bytes: as canonical UUIDs, or without dashes."""
+_DASHES = (8, 13, 18, 23)
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    """The columns of hits, oldest first; empty where a column holds nothing but None or False."""
+
+    first_at: int
+    gaps: list[int]
+    ids: bytes | list[str]
+    paths: list[str]
+    origins: list[Origin | None] = []
+    persons: list[str | None] = []
+    is_listed: list[bool] = []
+
+
+_hit: Callable[[tuple[Any, ...]], Hit] = partial(tuple.__new__, Hit)
+_unpack = msgspec.msgpack.Decoder(_Packed).decode
+
+
+def pack_hits(hits: Sequence[Hit]) -> bytes:
+    """Hits, oldest first, as bytes."""
+    at, ids, origins, paths, persons, is_listed = zip(*hits, strict=True)
+    columns = [at[0], list(map(sub, at[1:], at)), _pack_ids(ids), paths, origins if any(origins) else ()]
+    if any(persons) or any(is_listed):
+        columns += [persons if any(persons) else (), is_listed if any(is_listed) else ()]
+    return pack(columns)
+
+
+def unpack_hits(value: bytes) -> list[Hit]:
+    """The hits that were packed, oldest first."""
+    kept = _unpack(value)
+    at = accumulate((kept.first_at, *kept.gaps))
+    others = (kept.origins or repeat(None), kept.paths, kept.persons or repeat(None), kept.is_listed or repeat(False))
+    return list(map(_hit, zip(at, _unpack_ids(kept.ids), *others, strict=False)))
+
+
+def _pack_ids(ids: Sequence[str]) -> bytes | Sequence[str]:
+    """UUIDs, with dashes or without, as their 16 bytes; any other ids as they are."""
+    lengths = {*map(len, ids)}
+    if lengths not in ({36}, {32}):
+        return ids
+    joined = "".join(ids)
+    has_dashes = lengths == {36}
+    if has_dashes and any(joined[place::36] != "-" * len(ids) for place in _DASHES):
+        return ids
+    digits = joined.replace("-", "") if has_dashes else joined
+    try:
+        raw = bytes.fromhex(digits)
+    except ValueError:
+        return ids
+    return (_UUID if has_dashes else _HEX) + raw if raw.hex() == digits else ids
+
+
+def _unpack_ids(ids: bytes | list[str]) -> list[str]:
+    if isinstance(ids, list):
+        return ids
+    digits = ids[1:].hex()
+    whole = (digits[at : at + 32] for at in range(0, len(digits), 32))
+    if ids[:1] == _HEX:
+        return list(whole)
+    return [f"{each[:8]}-{each[8:12]}-{each[12:16]}-{each[16:20]}-{each[20:]}" for each in whole]
