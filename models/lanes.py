@@ -249,8 +249,9 @@ def step(items: Iterable[Item], entities: dict[str, AnyEntity]) -> Batch:
 
 
 def _take_views(visitor: Visitor, views: Views) -> Iterator[Refusal]:
-    for number, conflict in visitor.apply_views(views.facts):
-        yield Refusal(record_of(PAGE_VIEWS, views.records[number]), refusal_of(conflict))
+    for fact, conflict in visitor.apply_views(views.facts):
+        record = next(record for each, record in zip(*views, strict=True) if each is fact)
+        yield Refusal(record_of(PAGE_VIEWS, record), refusal_of(conflict))
 
 
 def burden(entities: Iterable[AnyEntity]) -> int:

@@ -4,6 +4,7 @@ Source: org.apache.kafka.common.utils.Utils.murmur2 of the Java client.
 """
 
 from functools import lru_cache
+from struct import unpack_from
 
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
@@ -13,12 +14,11 @@ def murmur2(data: bytes) -> int:
     """Kafka's 32-bit murmur2 hash."""
     length = len(data)
     h = 0x9747B28C ^ length
-    whole = length & ~3
-    for at in range(0, whole, 4):
-        k = int.from_bytes(data[at : at + 4], "little") * _M & _MASK
+    for word in unpack_from(f"<{length >> 2}I", data):
+        k = word * _M & _MASK
         k = (k ^ k >> 24) * _M & _MASK
         h = h * _M & _MASK ^ k
-    if left := data[whole:]:
+    if left := data[length & ~3 :]:
         h = (h ^ int.from_bytes(left, "little")) * _M & _MASK
     h = (h ^ h >> 13) * _M & _MASK
     return h ^ h >> 15
