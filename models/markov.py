@@ -120,8 +120,8 @@ def _swept(chain: Chain, guess: Mapping[State, float]) -> dict[State, float]:
             moved = max(moved, abs(chance - chances[number]))
             chances[number] = chance
         if moved <= _STILL:
-            break
-    return dict(zip(numbers, chances, strict=True))
+            return dict(zip(numbers, chances, strict=True))
+    return {START: _eliminated(chain)}
 
 
 def apportioned(amount: int, effects: Mapping[str, int]) -> dict[str, int]:

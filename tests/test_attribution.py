@@ -13,6 +13,8 @@ from models.attribution import (
     Path,
     apportion,
     position_weights,
+    shapley_weights,
+    team_weights,
     time_decay_weights,
 )
 from models.times import DAY
@@ -67,12 +69,62 @@ def test_a_negative_amount_is_shared_as_the_positive_one_is() -> None:
         ("w_shaped", Path(3, 2, 0, None, None), percent(90, 5, 5)),
         ("full_path", Path(5, 4, 1, 3, 4), percent("22.5", "22.5", 10, "22.5", "22.5")),
         ("full_path", Path(2, 1, 0, 1, 1), percent(50, 50)),
+        ("u_shaped_strict", Path(4, 3, 2, None, None), percent(50, 0, 50, 0)),
+        ("u_shaped_strict", Path(4, 3, None, None, None), percent(100, 0, 0, 0)),
+        ("j_shaped", Path(1, 0, None, None, None), percent(100)),
+        ("j_shaped", Path(2, 1, None, None, None), percent(25, 75)),
+        ("j_shaped", Path(4, 3, None, None, None), percent(20, 10, 10, 60)),
+        ("inverse_j", Path(2, 1, None, None, None), percent(75, 25)),
+        ("inverse_j", Path(4, 3, None, None, None), percent(60, 10, 10, 20)),
     ],
 )
 def test_positions_collect_what_they_hold_and_the_rest_is_shared(
     model: str, path: Path, expected: list[Fraction]
 ) -> None:
     assert weights(model, path) == expected
+
+
+def test_j_shaped_of_the_worked_example() -> None:
+    found = POSITION_MODELS["j_shaped"](Path(4, 3, None, None, None))
+
+    assert found is not None
+    assert apportion(5000, found) == [1000, 500, 500, 3000]
+
+
+def test_shapley_of_the_worked_example() -> None:
+    """v(S) as conversions by their exact set of channels: each goes to its channels equally."""
+    worth = {"O": 7, "F": 6, "D": 4, "OF": 15, "OD": 7, "FD": 9, "OFD": 19}
+    conversions = {
+        channels: sum((-1) ** (len(channels) - len(some)) * worth[some] for some in worth if set(some) <= set(channels))
+        for channels in worth
+    }
+
+    values = {"O": Fraction(0), "F": Fraction(0), "D": Fraction(0)}
+    for channels, count in conversions.items():
+        found = shapley_weights(channels)
+        for channel, weight in zip(channels, found, strict=True):
+            values[channel] += Fraction(count * weight, sum(found))
+
+    assert [round(float(value), 4) for value in values.values()] == [7.6667, 8.1667, 3.1667]
+
+
+def test_shapley_gives_each_channel_the_same_however_often_it_was_there() -> None:
+    assert apportion(1200, shapley_weights(["email", "email", "event", "email"])) == [200, 200, 600, 200]
+
+
+def test_team_split_divides_each_team_s_share_among_its_touches() -> None:
+    found = team_weights(["marketing", "sales", "marketing", "product"], {"marketing": 1, "sales": 1})
+
+    assert found is not None
+    assert apportion(10_000, found) == [2500, 5000, 2500, 0]
+
+
+def test_a_team_without_a_touch_leaves_its_share_to_the_others() -> None:
+    found = team_weights(["sales", "sales"], {"marketing": 50, "sales": 30, "product": 20})
+
+    assert found is not None
+    assert apportion(100, found) == [50, 50]
+    assert team_weights(["product"], {"marketing": 1, "sales": 1}) is None
 
 
 @pytest.mark.parametrize(
