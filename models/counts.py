@@ -50,6 +50,9 @@ def add_counts(counts: Counts, counted: Counted, sign: int = 1) -> None:
     """Add (`sign` 1) or take back (−1) what was counted."""
     for count, numbers in counted:
         have = counts.get(count)
+        if len(numbers) == 1:  # the most frequent by far
+            counts[count] = (sign * numbers[0] + (have[0] if have else 0),)
+            continue
         change = numbers if sign > 0 else tuple([-number for number in numbers])
         counts[count] = change if have is None else plus(have, change)
 

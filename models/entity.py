@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from models.counts import Counts
+from models.counts import Counted
 from models.facts import Fact
 from models.reports import Changes, Message, Parts, Report, difference, under
 
@@ -24,7 +24,7 @@ class Outcome:
 
     changes: Changes
     messages: list[Message] = field(default_factory=list)
-    counts: Counts = field(default_factory=dict)
+    counts: Counted = ()
 
 
 class Entity(Protocol):

@@ -263,7 +263,7 @@ def _flush(entity: AnyEntity, totals: Totals) -> Outcome:
     if not isinstance(entity, Account):
         outcome = entity.flush()
         if outcome.counts:
-            add_counts(totals.counts, outcome.counts.items())
+            add_counts(totals.counts, outcome.counts)
         return outcome
     outcome, change = entity.flush()
     totals.add(change)

@@ -12,11 +12,12 @@ the channel or end that followed, NUL between them; number = how often.
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from models.counts import Count, Counts, Numbers, add_counts
+from models.counts import Count, Numbers
 
 CONVERTED, NULL = "(conversion)", "(null)"
 SEPARATOR = "\0"
 _ONCE: Numbers = (1,)
+_TAKEN_BACK: Numbers = (-1,)
 
 
 _TABLE = "paths:"
@@ -51,14 +52,12 @@ def path_counts(
         yield transition(kind, *channels[-order:], end)
 
 
-def replaced_path(kind: str, old: Sequence[str], new: Sequence[str], order: int) -> Counts:
+def replaced_path(kind: str, old: Sequence[str], new: Sequence[str], order: int) -> list[tuple[Count, Numbers]]:
     """What counts change by when a null path becomes another; what both begin with is left alone."""
     same = next((number for number, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), None)
     first = min(len(old), len(new)) if same is None else same
-    counts: Counts = {}
-    add_counts(counts, path_counts(kind, old, NULL, order, first), -1)
-    add_counts(counts, path_counts(kind, new, NULL, order, first))
-    return counts
+    taken_back = [(count, _TAKEN_BACK) for count, _ in path_counts(kind, old, NULL, order, first)]
+    return [*taken_back, *path_counts(kind, new, NULL, order, first)]
 
 
 def null_path_begins(last_conversion: int | None, latest_touch: int | None, lookback: int) -> int:

@@ -180,8 +180,10 @@ class Arrived(NamedTuple):
 
 def arrived(session: Sequence[Hit], rules: Rules) -> list[Arrived]:
     """The sources that a session took up, oldest first: the touches of a visitor whom nobody knows."""
-    opened = sources_of(session).opened.values()
-    return [Arrived(hit.at, rules.classify(origin, WEB_SESSION)) for hit, origin in opened]
+    came = [hit for hit in session if hit.origin is not None]
+    if len(came) > 1:
+        came = [opened.hit for opened in sources_of(came).opened.values()]
+    return [Arrived(hit.at, rules.classify(hit.origin or DIRECT, WEB_SESSION)) for hit in came]
 
 
 def _saw_hot(seen: Sequence[Hit], rules: Rules) -> bool:

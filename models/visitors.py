@@ -14,7 +14,7 @@ import msgspec
 
 from models.bots import STORM_HITS, STORM_SPAN, Aside, is_storm, said_of
 from models.channels import Origin
-from models.counts import Counts
+from models.counts import Counted
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink, Verdict
 from models.facts import Hit as HitFact
@@ -571,16 +571,16 @@ class Visitor:
             found[:0] = session.arrived
         return [each.channel for each in found if each.at >= begins]
 
-    def counts(self) -> Counts:
+    def counts(self) -> Counted:
         """All that the visitor's state adds to the counts."""
         return replaced_path("lead", [], self._null_path(), self._site.rules.settings.markov_order)
 
-    def _path_changes(self) -> Counts:
+    def _path_changes(self) -> Counted:
         """What the counts of null paths change by."""
         old, self._counted_path = self._counted_path, None
         new = None if old is None else self._null_path()
         if old is None or new is None or old == new:
-            return {}
+            return ()
         return replaced_path("lead", old, new, self._site.rules.settings.markov_order)
 
     # --- reports out ----------------------------------------------------------------

@@ -807,7 +807,7 @@ class Simulation:
         books = Books()
         site = site_of(self.rules)
         for name, parts in self.entities("visitors", "visitor"):
-            add_counts(books.counts, Visitor(name, parts, site).counts().items())
+            add_counts(books.counts, Visitor(name, parts, site).counts())
         for name, parts in self.entities("accounts", "account"):
             account = Account(name, parts, self.rules)
             if not account.parent:  # else it books nothing and has handed everything on

@@ -95,7 +95,7 @@ class Lanes:
             if isinstance(entity, Account) and not entity.parent:
                 totals.add(entity.totals())
             elif isinstance(entity, Visitor):
-                add_counts(totals.counts, entity.counts().items())
+                add_counts(totals.counts, entity.counts())
         return totals.without_zeros()
 
     def companies(self) -> dict[str, tuple[Profile, tuple[str, ...]]]:

@@ -139,7 +139,7 @@ def test_the_chance_of_a_conversion_is_that_of_the_paths(walked: list[tuple[list
 def test_a_replaced_path_leaves_the_counts_of_the_new_one(old: list[str], new: list[str], order: int) -> None:
     counts: Counts = {}
     add_counts(counts, path_counts("lead", old, NULL, order))
-    add_counts(counts, replaced_path("lead", old, new, order).items())
+    add_counts(counts, replaced_path("lead", old, new, order))
 
     assert without_zero_counts(counts) == without_zero_counts(all_at_once("lead", new, order))
 
