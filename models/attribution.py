@@ -44,6 +44,8 @@ def apportion(amount: int, weights: Sequence[int]) -> list[int]:
     >>> apportion(100_000, [1, 1, 1])
     [33334, 33333, 33333]
     """
+    if len(weights) == 1:
+        return [amount]
     total = sum(weights)
     quotients = [divmod(abs(amount) * weight, total) for weight in weights]
     shares = [share for share, _ in quotients]
@@ -128,8 +130,8 @@ def team_weights(teams: Sequence[str], shares: Mapping[str, int]) -> Weights | N
     teams that are not listed have nothing.
     """
     counts = {team: teams.count(team) for team, share in shares.items() if share and team in teams}
-    if not counts:
-        return None
+    if len(teams) == 1 or not counts:
+        return (1,) if counts else None
     common = lcm(*counts.values())
     each = {team: shares[team] * (common // count) for team, count in counts.items()}
     return tuple([each.get(team, 0) for team in teams])
@@ -141,6 +143,8 @@ def shapley_weights(channels: Sequence[str]) -> Weights:
     Source: Shapley value of the game v(S) = conversions whose distinct channels all lie
     in S, which gives a conversion to its distinct channels equally.
     """
+    if len(channels) == 1:
+        return (1,)
     counts = {channel: channels.count(channel) for channel in set(channels)}
     common = lcm(*counts.values())
     return tuple([common // counts[channel] for channel in channels])
@@ -160,6 +164,8 @@ def time_decay_weights(ages: Sequence[int], half_life: int) -> Weights:
     Source: exponential decay as in Adobe Analytics. Ages are counted from the latest
     touch, which scales every weight alike; a power is a product over the age's digits.
     """
+    if len(ages) == 1:
+        return (1,)
     youngest = min(ages)
     tables = decay_tables(half_life)
     return tuple([_decayed(age - youngest, half_life, tables) for age in ages])
