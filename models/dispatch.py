@@ -36,7 +36,7 @@ class Delivery(Struct, frozen=True, forbid_unknown_fields=True):
     then_every_seconds: float = 3600.0
     spread: float = 0.2
     give_up_seconds: float = 86400.0
-    in_flight: int = 4
+    in_flight: int = 8
     resend_seconds: float = 60.0
     link: str = ""
 

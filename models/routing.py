@@ -160,6 +160,8 @@ def check_routes(routes: Sequence[Route], destinations: Mapping[str, Destination
             raise BadInput(f"routes[{place}].name", "a name that no other route has", route.name)
         _check_receivers(route, destinations)
         _check_times(route)
+        if route.min_amount is not None and not route.min_amount.is_finite():
+            raise BadInput(f"routes.{route.name}.min_amount", "a finite amount", str(route.min_amount))
 
 
 def _check_receivers(route: Route, destinations: Mapping[str, Destination]) -> None:

@@ -31,7 +31,8 @@ from models.dispatch import Answer, Firing, Item, Standing, parse_retry_after
 from models.times import SECOND, to_datetime
 
 JSON = "application/json"
-_AGENT = "Touchline (https://www.standardwebhooks.com)"
+_AGENT = "Touchline"
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Sent(NamedTuple):
@@ -216,10 +217,12 @@ def _socket(address: Any, *, allow_private: bool) -> socket.socket:
 
 
 def is_public(host: str) -> bool:
-    """Is an IP address one of the internet's, reached by one receiver alone?"""
+    """Is an IP address one of the internet's? Those that carry an IPv4 address are judged by it."""
     address = ipaddress.ip_address(host.partition("%")[0])
-    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
-    return bool(inner.is_global and address.is_global | (inner is not address) and not inner.is_multicast)
+    if isinstance(address, ipaddress.IPv6Address):
+        in_nat64 = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
+        address = address.ipv4_mapped or address.sixtofour or in_nat64 or address
+    return address.is_global and not address.is_multicast
 
 
 def _is_test(firing: Firing) -> bool:

@@ -279,6 +279,8 @@ async def test_a_private_address_is_refused_unless_it_is_allowed(redis_url: str)
         ("fd00::1", False),
         ("::ffff:127.0.0.1", False),
         ("2002:7f00:1::", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::808:808", True),
     ],
 )
 def test_public_addresses_are_those_of_the_internet(address: str, public: bool) -> None:

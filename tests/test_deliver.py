@@ -114,7 +114,8 @@ async def test_each_alert_arrives_in_order_through_failures_and_kills(settings: 
             await eventually(lambda: all_logged(settings, {id for each in ids.values() for id in each}), 30)
 
         assert receiver.by_account() == ids
-        assert [value["original"] for value in await letters(settings)] == ["no alert"]
+        assert {letter["original"] for letter in await letters(settings)} == {"no alert"}
+        assert len({letter["id"] for letter in await letters(settings)}) == 1
 
 
 async def test_a_test_alert_says_what_came_of_it(settings: Settings, tmp_path: Path) -> None:

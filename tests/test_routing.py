@@ -250,6 +250,7 @@ def test_a_test_goes_only_where_it_is_addressed() -> None:
         ({"name": "a", "to": ["hook"], "quiet": [{"from": "08:00", "to": "08:00"}]}, "some time in which to send"),
         ({"name": "a", "to": ["hook"], "transitions": ["hot"]}, "transitions"),
         ({"name": "a", "to": ["hook"], "modus": "daily"}, "modus"),
+        ({"name": "a", "to": ["hook"], "min_amount": "nan"}, r"routes\.a\.min_amount"),
     ],
 )
 def test_a_route_that_cannot_work_is_refused_by_name(route: dict[str, object], where: str) -> None:
