@@ -6,12 +6,15 @@ so that totals are always those of the state. An account that was merged into an
 or whose domain another claimed, books nothing and hands everything on.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
+from models.alerting import Personal, Scene, weight_of
+from models.alerts import Alert
 from models.companies import CHANGE, PASSED_ON, Company
 from models.companies import KINDS as COMPANY_KINDS
 from models.conversions import (
@@ -32,7 +35,7 @@ from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
 from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels
 from models.funnel import account_counts
 from models.groups import Group
-from models.journeys import Journey
+from models.journeys import Journey, order_of
 from models.members import Lead, keep_smaller, role_in
 from models.paths import null_path_begins
 from models.pipeline import Surroundings, deal_counts, first_channel, lead_counts
@@ -51,6 +54,7 @@ from models.reports import (
     Parts,
     Report,
     Rooted,
+    Wake,
     difference,
     pack,
     tag_of,
@@ -60,6 +64,8 @@ from models.rules import Rules
 from models.times import END_OF_TIME
 from models.touches import Touch
 from models.usage import use_counts, uses_in
+from models.warming import Moved, Ranked, Warming
+from models.warmth import BEGINNING, History, Touched
 
 REMEMBERED_CREDITS = 32
 """Conversions with more credits are computed again when taken back, rather than kept in memory."""
@@ -71,7 +77,7 @@ _lead = msgspec.msgpack.Decoder(Lead).decode
 
 @dataclass
 class Totals:
-    """What a batch adds to the totals: cells, counts, what waits now or no more, which accounts carry a label.
+    """What a batch adds to the totals: cells, counts, what waits, which accounts carry a label, how warm they are.
 
     What waits is kept by (entry, holder): a deal on the move may be with its new
     account, or with its account by another way, before the old one has let it go.
@@ -82,6 +88,8 @@ class Totals:
     waiting: dict[tuple[str, str], str | None] = field(default_factory=dict)
     newest: list[tuple[Touch, str, str]] = field(default_factory=list)
     listed: dict[tuple[str, str], bool] = field(default_factory=dict)
+    warmth: dict[str, Ranked] = field(default_factory=dict)
+    alerts: list[Alert] = field(default_factory=list)
 
     def add(self, other: "Totals") -> None:
         """Add another change to this one."""
@@ -90,6 +98,8 @@ class Totals:
         self.waiting.update(other.waiting)
         self.newest.extend(other.newest)
         self.listed.update(other.listed)
+        self.warmth.update(other.warmth)
+        self.alerts.extend(other.alerts)
 
     def add_under(self, label: str, other: "Totals") -> None:
         """Add what another change adds up to, as it is kept under a label."""
@@ -98,8 +108,7 @@ class Totals:
 
     def without_zeros(self) -> "Totals":
         """The same less what came to nothing."""
-        cells, counts = without_zeros(self.cells), without_zero_counts(self.counts)
-        return Totals(cells, counts, self.waiting, self.newest, self.listed)
+        return dataclasses.replace(self, cells=without_zeros(self.cells), counts=without_zero_counts(self.counts))
 
 
 def add_cells_of(cells: Cells, others: Cells) -> None:
@@ -114,10 +123,6 @@ class Booked(NamedTuple):
     conversion: Conversion
     touches: list[Touch]
     credits: list[Credit]
-
-
-def _order(touch: Touch) -> tuple[int, str, str, str]:
-    return touch.order
 
 
 class _Change(NamedTuple):
@@ -138,8 +143,9 @@ class Account:
     """One account: its people's touches, its deals, and what they earned."""
 
     __slots__ = (
-        "_about", "_booked", "_conversions", "_dirty", "_group", "_labels", "_last_converted", "_links_changed",
-        "_parent", "_pending", "_rules", "_told", "company", "deals", "journey", "leads", "name", "parts", "tag",
+        "_about", "_booked", "_clock", "_conversions", "_dirty", "_group", "_labels", "_last_converted",
+        "_links_changed", "_parent", "_pending", "_recorded_at", "_rules", "_told", "company", "deals", "journey",
+        "leads", "name", "parts", "tag", "warming",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
@@ -161,6 +167,8 @@ class Account:
         for part, value in parts.items():
             self._index(part, None, value)
         self._begin_null_paths()
+        self.warming = Warming(parts, rules.scale)
+        self._clock = self._recorded_at = 0
         self._parent = self._target()
         self._labels = NO_LABELS if self._parent else self.company.labels
         self._about = self._said_above()
@@ -179,9 +187,15 @@ class Account:
         self._links_changed = True
         return conflict
 
+    def hear(self, recorded_at: int) -> None:
+        """What is taken next comes of facts recorded up to then."""
+        self._recorded_at = max(self._recorded_at, recorded_at)
+
     def receive(self, message: Message) -> None:
-        """Take a report of a person, deal or merged account; or the group's."""
+        """Take a report of a person, deal or merged account; or the group's; or the time."""
         match message:
+            case Wake():
+                self._clock = max(self._clock, message.at)
             case Report():
                 self._hold(message)
             case Invite() | Join() | Rooted():
@@ -243,14 +257,14 @@ class Account:
     def _person_touches(self, lead_path: str) -> list[Touch]:
         paths = sorted(path for path in self.journey.by_path if path.startswith(lead_path))
         lists = [self.journey.by_path[path] for path in paths]
-        return lists[0] if len(lists) == 1 else sorted((touch for each in lists for touch in each), key=_order)
+        return lists[0] if len(lists) == 1 else sorted((touch for each in lists for touch in each), key=order_of)
 
     def _journey_of(self, deal: Deal) -> list[Touch]:
         """The touches that can earn the deal's credit, oldest first."""
         if not self._rules.settings.deal_contacts_only:
             return self.journey.touches
         lists = [touches for path, touches in sorted(self.journey.by_path.items()) if self._takes_part(path, deal)]
-        return sorted((touch for each in lists for touch in each), key=_order)
+        return sorted((touch for each in lists for touch in each), key=order_of)
 
     def _takes_part(self, path: str, deal: Deal) -> bool:
         lead = self._lead_path(path)
@@ -425,6 +439,64 @@ class Account:
             totals.listed.update(((label, self.name), sign > 0) for label in labels)
             add_counts(totals.counts, attribute_counts(labels), sign)
 
+    # --- warmth ---------------------------------------------------------------------
+
+    @property
+    def history(self) -> History:
+        """When the account warmed and cooled, and will cool when nothing else happens."""
+        return self.warming.history(self._weighed)
+
+    def _weighed(self, after: int) -> list[Touched]:
+        scale = self._rules.scale
+        personal = self._with_persons(self.journey.after(after))
+        return [Touched(touch.at, person, weight) for touch, person in personal if (weight := weight_of(touch, scale))]
+
+    def _with_persons(self, found: Iterable[tuple[Touch, str]]) -> Iterator[Personal]:
+        persons: dict[str, str] = {}
+        for touch, path in found:
+            if path not in persons:
+                persons[path] = self.person_of(path) or path
+            yield touch, persons[path]
+
+    def scene(self) -> Scene:
+        """The account as its alerts see it."""
+        return Scene(
+            account=self.name,
+            profile=self.profile,
+            history=self.history,
+            deals=list(self.deals.values()),
+            owner_at=self.company.owner_at,
+            between=lambda begin, end: self._with_persons(self.journey.between(begin, end)),
+            before=lambda at: self._with_persons(self.journey.before(at)),
+            rules=self._rules,
+        )
+
+    def _disturbed_at(self, pending: Changes, change: _Change) -> int | None:
+        """From when on a batch changes touches, or whose they are; None: it does not."""
+        moved = [_path(name) for name, value in pending.items() if name[0] == KNOWN and self._is_other(name, value)]
+        paths = [(path, touches[0].at) for path, touches in self.journey.by_path.items()] if moved else ()
+        moments = [at for path, at in paths if path.startswith(tuple(moved))]
+        return min([*change.times, *moments], default=None)
+
+    def _is_other(self, name: str, value: bytes | None) -> bool:
+        """Is somebody else known by the path, or nobody any more?"""
+        known = self.leads.get(_path(name))
+        return (known and known.person) != (value and _lead(value).person)
+
+    def _warm(self, totals: Totals, was: History) -> None:
+        """Tell what has happened to the account's warmth, and rank it anew; nothing when it was merged away."""
+        if self._target():
+            totals.warmth[self.name] = self.warming.leave()
+        else:
+            left = self.warming.told.state
+            clock = max(self.warming.told.clock, self._recorded_at, self._clock)
+            change, scene = Moved(was, self.history, clock, self._recorded_at), self.scene()
+            totals.alerts.extend(self.warming.tell(change, scene))
+            totals.warmth[self.name] = self.warming.ranked(left, change, scene, self._weighed)
+        for name, value in self.warming.changes().items():
+            self._dirty[name] = value
+            put(self.parts, name, value)
+
     # --- one batch ------------------------------------------------------------------
 
     def flush(self) -> tuple[Outcome, Totals]:
@@ -438,6 +510,7 @@ class Account:
         messages.extend(self._tell())
         outcome = Outcome({**self._dirty, **changes, **applied}, messages)
         self._pending, self._dirty, self._links_changed = {}, {}, False
+        self._clock = self._recorded_at = 0
         return outcome, totals
 
     @property
@@ -469,6 +542,9 @@ class Account:
         if moves and after is not totals:
             after = Totals()
         surrounded = self._surrounded(change, every or old != new) if was_booking and books else {}
+        disturbed = BEGINNING if moves else self._disturbed_at(pending, change)
+        looks = disturbed is not None or self._clock > 0
+        was = self.history if was_booking and looks else ()
         if was_booking:
             self._book(before, change, -1, every)
             add_counts(before.counts, () if books else self.journey.null_counts(), -1)
@@ -480,6 +556,10 @@ class Account:
             self._recount(after, surrounded)
             totals.newest.extend(self._added(pending))
         self._settle(totals, before, after, old, new)
+        if disturbed is not None:
+            self.warming.disturb(disturbed)
+        if looks:
+            self._warm(totals, was)
         return pending
 
     def _is_refiled(self, old: Labels, new: Labels) -> bool:

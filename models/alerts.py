@@ -6,8 +6,8 @@ account, transition and instant, so the same transition has the same id however 
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -15,8 +15,9 @@ from msgspec import Struct
 from models.errors import BadInput
 from models.times import parse_instant
 
-Transition = Literal["warming", "warmed", "cooling", "cooled"]
 State = Literal["cold", "warming", "warm", "cooling"]
+Name = Literal["warming", "warmed", "cooling", "cooled"]
+"""What a transition is called: the state it leads to, as something that has happened."""
 Attribute = str | int | bool
 
 
@@ -37,9 +38,13 @@ class Score(Struct, frozen=True):
 
 
 class Cause(Struct, frozen=True, rename="camel"):
-    """A touch behind the transition; `contribution` is its part of the score."""
+    """A touch behind the transition; `contribution` is its part of the score.
 
-    touch_id: str
+    What is no touch has no id: the kind `inactive` says that the person counts no longer
+    as active, which alone brought the score down.
+    """
+
+    touch_id: str | None
     kind: str
     at: str
     team: str | None = None
@@ -50,6 +55,15 @@ class Cause(Struct, frozen=True, rename="camel"):
     person: str | None = None
     contribution: float | None = None
     share: float | None = None
+
+
+class Share(Struct, frozen=True, omit_defaults=True):
+    """What all touches of a person, or of a team, contributed to the score."""
+
+    contribution: float
+    share: float
+    person: str | None = None
+    team: str | None = None
 
 
 class OpenDeal(Struct, frozen=True, rename="camel"):
@@ -93,7 +107,7 @@ class Alert(Struct, frozen=True, rename=_NAMES):
     """A transition of an account from one state to another."""
 
     alert_id: str
-    transition: Transition
+    transition: Name
     source: State
     target: State
     at: str
@@ -102,8 +116,8 @@ class Alert(Struct, frozen=True, rename=_NAMES):
     version: int = 1
     rewarmed: bool = False
     causes: tuple[Cause, ...] = ()
-    people: tuple[Any, ...] = ()
-    teams: tuple[Any, ...] = ()
+    people: tuple[Share, ...] = ()
+    teams: tuple[Share, ...] = ()
     cooled: Cooled | None = None
     last_touches: tuple[Cause, ...] = ()
     deals: tuple[OpenDeal, ...] = ()
@@ -114,7 +128,7 @@ class Alert(Struct, frozen=True, rename=_NAMES):
     @property
     def touches(self) -> Sequence[Cause]:
         """The touches that explain it: what warmed the account, or the last ones before it cooled."""
-        return self.causes or self.last_touches
+        return tuple(cause for cause in self.causes if cause.touch_id) or self.last_touches
 
 
 def alert_id(account: str, transition: str, at: str) -> str:
@@ -143,6 +157,7 @@ def sample_alert(id: str, at: str) -> Alert:
     )
 
 
+encode: Callable[[Alert], bytes] = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Alert).decode
 
 

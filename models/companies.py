@@ -5,6 +5,7 @@ and who it is.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +15,7 @@ from models.entity import Contents
 from models.facts import ACCOUNT_CHANGES, AccountChange, decode
 from models.filters import Labels, labels_of
 from models.identity import Link
-from models.profiles import Profile, Stated, profile_of, stated
+from models.profiles import Profile, Stated, profile_of, said_by, stated
 from models.reports import ABOUT, CHILD, CLAIM, CUSTOMER, id_in, pack
 from models.rules import Rules
 from models.times import END_OF_TIME
@@ -76,6 +77,11 @@ class Company:
         if self._profile is None:
             self._profile = profile_of(self.stated, self._merged.values(), self._customers.values())
         return self._profile
+
+    def owner_at(self, at: int) -> str | None:
+        """Who worked the account at an instant, by what its facts said up to then."""
+        facts = [change for change in self._changes.values() if change.at <= at]
+        return profile_of(stated(self.name, facts, False), map(partial(said_by, at), self._merged.values()), ()).owner
 
     @property
     def labels(self) -> Labels:

@@ -26,7 +26,8 @@ class Booking(msgspec.Struct, frozen=True, array_like=True, order=True):
 class Deal(msgspec.Struct, frozen=True, array_like=True):
     """A deal as it stands; `stages` oldest first, without immediate repeats; `roles` (person, role) of contacts.
 
-    `created_at` is None while nothing but refunds is known of it.
+    `created_at` is None while nothing but refunds is known of it; `changed_at` is the time
+    of its latest fact.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Deal(msgspec.Struct, frozen=True, array_like=True):
     deleted: bool = False
     refunds: tuple[Booking, ...] = ()
     roles: tuple[tuple[str, str], ...] = ()
+    changed_at: int = 0
 
     @property
     def stage(self) -> str | None:
@@ -90,6 +92,7 @@ def fold(deal: str, changes: Iterable[DealChange], refunds: Iterable[Refund], re
         deleted=bool(_latest(ordered, "deleted")),
         refunds=bookings,
         roles=next((change.roles for change in reversed(ordered) if change.contacts is not UNSET), ()),
+        changed_at=ordered[-1].at,
     )
 
 

@@ -1,7 +1,8 @@
 """An account's touches in order of time, and its null paths, kept with them touch by touch."""
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 
 from models.counts import Count, Counts, Numbers, add_counts
 from models.paths import NULL, transition
@@ -37,7 +38,7 @@ class Journey:
         self._places.insert(number, place)
         self.touches.insert(number, touch)
         self._note(touch.at, number, 1, 1)
-        insort(self.by_path.setdefault(path, []), touch, key=_order)
+        insort(self.by_path.setdefault(path, []), touch, key=order_of)
 
     def remove(self, path: str, touch: Touch) -> None:
         """Take a touch out."""
@@ -46,9 +47,25 @@ class Journey:
         del self._places[number], self.touches[number]
         self._note(touch.at, number, 0, 1)
         touches = self.by_path[path]
-        del touches[bisect_left(touches, touch.order, key=_order)]
+        del touches[bisect_left(touches, touch.order, key=order_of)]
         if not touches:
             del self.by_path[path]
+
+    def after(self, at: int) -> Iterator[tuple[Touch, str]]:
+        """The touches later than an instant with their paths, oldest first."""
+        return self._from(bisect_right(self.touches, at, key=_at))
+
+    def between(self, begin: int, end: int) -> Iterator[tuple[Touch, str]]:
+        """The touches from one instant up to another with their paths, oldest first."""
+        return takewhile(lambda each: each[0].at <= end, self._from(self._first(begin)))
+
+    def before(self, at: int) -> Iterator[tuple[Touch, str]]:
+        """The touches up to an instant with their paths, newest first."""
+        last = bisect_right(self.touches, at, key=_at)
+        return ((self.touches[number], self._places[number][-1]) for number in range(last - 1, -1, -1))
+
+    def _from(self, first: int) -> Iterator[tuple[Touch, str]]:
+        return ((self.touches[number], self._places[number][-1]) for number in range(first, len(self.touches)))
 
     # --- null paths -----------------------------------------------------------------
 
@@ -95,9 +112,14 @@ class Journey:
             yield transition(kind, *_channels(touches[max(len(touches) - order, begin) :]), NULL)
 
 
+def _at(touch: Touch) -> int:
+    return touch.at
+
+
 def _channels(touches: Sequence[Touch]) -> Iterable[str]:
     return [touch.channel for touch in touches]
 
 
-def _order(touch: Touch) -> tuple[int, str, str, str]:
+def order_of(touch: Touch) -> tuple[int, str, str, str]:
+    """Sorts touches of a journey, oldest first."""
     return touch.order

@@ -8,7 +8,7 @@
 network, no randomness.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -33,7 +33,7 @@ from models.facts import (
 )
 from models.facts import Hit as ViewFact
 from models.members import DealRecord, Person, RecordedTouch
-from models.reports import Changes, Forward, Message, Parts
+from models.reports import Changes, Forward, Message, Parts, stamped
 from models.rules import Rules
 from models.usage import Usage
 from models.visitors import Visitor, site_of
@@ -64,17 +64,21 @@ AnyEntity = Visitor | Person | RecordedTouch | Usage | DealRecord | Account | Cu
 
 
 class Lane(NamedTuple):
-    """A lane's name, the topics of facts it reads, and the topic of messages to it."""
+    """A lane's name, the topics of facts it reads, and the topic of messages to it.
+
+    `keeps_time`: to its entities something happens by itself as time passes.
+    """
 
     name: str
     topics: tuple[str, ...]
     internal: str
+    keeps_time: bool = False
 
 
 LANES = {
     "visitors": Lane("visitors", (PAGE_VIEWS, FORM_FILLS, IDENTITIES), VISITOR_FACTS),
     "members": Lane("members", (TOUCHES, CONTACT_CHANGES, DEAL_CHANGES, BILLING, PRODUCT_USAGE), MEMBER_FACTS),
-    "accounts": Lane("accounts", (ACCOUNT_CHANGES,), ACCOUNT_FACTS),
+    "accounts": Lane("accounts", (ACCOUNT_CHANGES,), ACCOUNT_FACTS, keeps_time=True),
 }
 
 
@@ -110,6 +114,11 @@ class Views(NamedTuple):
     facts: list[ViewFact]
     records: list[Polled]
 
+    @property
+    def recorded_at(self) -> int:
+        """When Kafka recorded the latest of them."""
+        return max(record.timestamp for record in self.records) * 1000
+
 
 class Item(NamedTuple):
     """A fact or message for one entity; of a visitor's page views, all of a batch."""
@@ -118,6 +127,14 @@ class Item(NamedTuple):
     topic: str
     content: Fact | Message | Views
     record: Record | None
+
+    @property
+    def recorded_at(self) -> int:
+        """When Kafka recorded the fact, or the latest fact behind the message."""
+        if self.record is not None:
+            return self.record.recorded_at
+        at: int = getattr(self.content, "recorded_at", 0)
+        return at
 
 
 @dataclass
@@ -226,12 +243,15 @@ def opened(message: Message, rules: Rules) -> Item:
     return Item(message.to, message.topic, fact, record)
 
 
-def step(items: Iterable[Item], entities: dict[str, AnyEntity]) -> Batch:
+def step(items: Sequence[Item], entities: dict[str, AnyEntity]) -> Batch:
     """Apply a batch to its (loaded) entities; what it changes, says and refuses."""
     batch = Batch()
     touched: dict[str, AnyEntity] = {}
+    said: dict[str, list[Message]] = {}
     for item in items:
         entity = touched[item.entity] = entities[item.entity]
+        if isinstance(entity, Account):
+            entity.hear(item.recorded_at)
         if isinstance(item.content, Views):
             batch.refusals.extend(_take_views(cast(Visitor, entity), item.content))
         elif item.topic:
@@ -244,7 +264,10 @@ def step(items: Iterable[Item], entities: dict[str, AnyEntity]) -> Batch:
         outcome = _flush(entity, batch.totals)
         if outcome.changes:
             batch.changes[name] = outcome.changes
-        batch.messages.extend(outcome.messages)
+        if outcome.messages:
+            said[name] = outcome.messages
+    recorded = _recorded(items, said)
+    batch.messages = [stamped(each, recorded[name]) for name, messages in said.items() for each in messages]
     return batch
 
 
@@ -252,6 +275,15 @@ def _take_views(visitor: Visitor, views: Views) -> Iterator[Refusal]:
     for fact, conflict in visitor.apply_views(views.facts):
         record = next(record for each, record in zip(*views, strict=True) if each is fact)
         yield Refusal(record_of(PAGE_VIEWS, record), refusal_of(conflict))
+
+
+def _recorded(items: Sequence[Item], names: Collection[str]) -> dict[str, int]:
+    """When the latest fact behind what each of these entities heard was recorded."""
+    recorded = dict.fromkeys(names, 0)
+    for item in items if names else ():
+        if item.entity in recorded:
+            recorded[item.entity] = max(recorded[item.entity], item.recorded_at)
+    return recorded
 
 
 def burden(entities: Iterable[AnyEntity]) -> int:

@@ -73,6 +73,11 @@ def _fields(fact: AccountChange) -> Iterator[tuple[str, AttributeValue | None]]:
         yield from ((_ATTRIBUTE + name, value) for name, value in fact.attributes.items())
 
 
+def said_by(at: int, words: Stated) -> Stated:
+    """What an account still says, as far as that was said up to an instant."""
+    return Stated(words.account, words.is_claimed, {field: word for field, word in words.said.items() if word[0] <= at})
+
+
 def profile_of(own: Stated, merged: Iterable[Stated], customers: Iterable[str]) -> Profile:
     """The profile of an account: its own word first, then the latest of those merged into it."""
     others = sorted(merged, key=lambda each: each.account)

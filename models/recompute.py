@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models.accounts import add_cells_of, takes_part, waiting_of
+from models.alerting import weight_of
 from models.bots import is_storm, said_of
 from models.companies import Claim, claims_of, latest
 from models.conversions import (
@@ -80,6 +81,7 @@ from models.sessions import DIRECT, Arrive, Hit, arrivals, arrived, current_sour
 from models.times import day_of
 from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
 from models.usage import USES, milestone_kind, milestone_touch
+from models.warmth import History, Touched, history_of
 
 _NO_LIMIT = 2**62
 
@@ -118,6 +120,7 @@ class Books:
     leads: dict[str, Known] = field(default_factory=dict)
     journeys: dict[str, list[tuple[str, Touch]]] = field(default_factory=dict)
     companies: dict[str, tuple[Profile, tuple[str, ...]]] = field(default_factory=dict)
+    warmth: dict[str, History] = field(default_factory=dict)
     listed: set[tuple[str, str]] = field(default_factory=set)
     refusals: list[tuple[RawFact, BadInput]] = field(default_factory=list)
     conflicts: set[tuple[str, str]] = field(default_factory=set)
@@ -142,6 +145,7 @@ def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules, befo
     accounts = _accounts_of(kept, people, rules)
     books.companies = _companies(kept, accounts, rules)
     books.journeys = _journeys(_touches(kept, people, rules), people, accounts)
+    books.warmth = _warmth(books.journeys, rules)
     filing = _Filing(books, rules)
     _book_leads(books, filing, people, accounts, rules)
     _book_deals(books, filing, kept, people, accounts, rules)
@@ -609,6 +613,16 @@ def _journeys(touches: Iterable[Owned], people: _People, accounts: _Accounts) ->
     for journey in journeys.values():
         journey.sort(key=lambda owned: owned[1].order)
     return dict(journeys)
+
+
+def _warmth(journeys: Mapping[str, Sequence[Owned]], rules: Rules) -> dict[str, History]:
+    """When each account warmed and cooled; only of those that ever did."""
+    scale = rules.scale
+    histories = {
+        name: history_of((Touched(touch.at, person, weight_of(touch, scale)) for person, touch in journey), scale)
+        for name, journey in journeys.items()
+    }
+    return {name: history for name, history in histories.items() if history}
 
 
 # --- conversions ------------------------------------------------------------------------

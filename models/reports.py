@@ -3,7 +3,8 @@
 Everything a lane keeps is an entity with parts: name → value. A part's name is one
 letter for its kind, the tags of the children it came through, a colon and an id. A
 report says which parts of a child are now what, and which are gone; the parent keeps
-them under the child's tag, so that two children never write the same part.
+them under the child's tag, so that two children never write the same part. Every message
+carries `recorded_at`, the Kafka record time of the latest fact behind it.
 """
 
 from base64 import urlsafe_b64encode
@@ -28,6 +29,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, tag="report"):
     to: str
     tag: str
     changes: Changes
+    recorded_at: int = 0
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, tag="forward"):
@@ -46,6 +48,7 @@ class Invite(msgspec.Struct, frozen=True, array_like=True, tag="invite"):
 
     to: str
     chief: str
+    recorded_at: int = 0
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True, tag="join"):
@@ -55,6 +58,7 @@ class Join(msgspec.Struct, frozen=True, array_like=True, tag="join"):
     child: str
     links: dict[str, bytes]
     told: dict[str, bytes]
+    recorded_at: int = 0
 
 
 class Rooted(msgspec.Struct, frozen=True, array_like=True, tag="rooted"):
@@ -62,9 +66,17 @@ class Rooted(msgspec.Struct, frozen=True, array_like=True, tag="rooted"):
 
     to: str
     roots: dict[str, bytes]
+    recorded_at: int = 0
 
 
-Message = Report | Forward | Invite | Join | Rooted
+class Wake(msgspec.Struct, frozen=True, array_like=True, tag="wake"):
+    """It is `at` o'clock: look whether anything has happened by itself. The lane says so to its own accounts."""
+
+    to: str
+    at: int
+
+
+Message = Report | Forward | Invite | Join | Rooted | Wake
 pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 _messages = msgspec.msgpack.Decoder(list[Message])
 
@@ -72,6 +84,13 @@ _messages = msgspec.msgpack.Decoder(list[Message])
 def unpack_messages(value: bytes) -> list[Message]:
     """The messages of one envelope, in the order they were sent."""
     return _messages.decode(value)
+
+
+def stamped(message: Message, recorded_at: int) -> Message:
+    """The message as of the facts recorded up to then."""
+    if isinstance(message, Report):
+        return Report(message.to, message.tag, message.changes, recorded_at)
+    return message if isinstance(message, Forward | Wake) else msgspec.structs.replace(message, recorded_at=recorded_at)
 
 
 @lru_cache(maxsize=200_000)

@@ -14,6 +14,7 @@ from models.money import Rates
 from models.referrers import referrer_kind
 from models.settings import Settings
 from models.times import DAY, HOUR, MINUTE
+from models.warmth import Scale
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Rules:
     def deal_conversions(self) -> tuple[str, ...]:
         """The kinds of conversions that a deal makes and that stand whatever becomes of it."""
         return tuple(kind for kind in self.conversions if kind not in ("lead", OPEN))
+
+    @cached_property
+    def scale(self) -> Scale:
+        """What warms an account, and how fast it cools."""
+        return Scale(self.settings.warmth)
 
     @cached_property
     def lookback(self) -> dict[str, int]:

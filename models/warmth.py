@@ -14,25 +14,32 @@ threshold is found by comparing, never by rounding.
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import cached_property
+from hashlib import blake2b
 from itertools import groupby
 from math import inf, log2
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
+from models.alerts import Name, State
 from models.decay import BITS, decay_tables, power
 from models.settings import Warmth
-from models.times import DAY
-from models.touches import WEB_SESSION, Touch
+from models.times import DAY, END_OF_TIME, HOUR
 
-COLD, WARMING, WARM, COOLING = STATES = ("cold", "warming", "warm", "cooling")
-NAMES = {WARMING: "warming", WARM: "warmed", COOLING: "cooling", COLD: "cooled"}
+COLD: Final = "cold"
+WARMING: Final = "warming"
+WARM: Final = "warm"
+COOLING: Final = "cooling"
+STATES: tuple[State, ...] = (WARM, WARMING, COOLING, COLD)
+NAMES: dict[State, Name] = {WARMING: "warming", WARM: "warmed", COOLING: "cooling", COLD: "cooled"}
 """A transition's name by the state it leads to."""
+BEGINNING = -END_OF_TIME
+"""Earlier than any touch."""
 ACTIVE = 30 * DAY
 """How long a person counts as active after a touch of theirs."""
 HOT_PAGE = "hot_page"
 WEIGHTS: dict[str, float] = {
-    WEB_SESSION: 1,
+    "web_session": 1,
     HOT_PAGE: 3,
     "email_clicked": 2,
     "content_download": 4,
@@ -51,7 +58,7 @@ WEIGHTS: dict[str, float] = {
 """Weights by kind of touch; any other weighs nothing."""
 _ESTIMATE_ERROR = 1e-12
 """More than the difference of two logarithms in floating point may be off."""
-_FACTORS = (64, 64, 80, 100, 125, 128)
+FACTORS = (64, 64, 80, 100, 125, 128)
 """F for k persons in 64ths; the last for all that are more."""
 _UNIT = (10**6 << BITS) * 64
 """A score of 1: weights have six decimals, factors are 64ths."""
@@ -75,8 +82,8 @@ class Transition(msgspec.Struct, frozen=True, array_like=True):
     """
 
     at: int
-    was: str
-    state: str
+    was: State
+    state: State
     rewarmed: bool
     before: float
     after: float
@@ -86,7 +93,7 @@ class Transition(msgspec.Struct, frozen=True, array_like=True):
     inactive: str | None = None
 
     @property
-    def name(self) -> str:
+    def name(self) -> Name:
         """warming, warmed, cooling or cooled."""
         return NAMES[self.state]
 
@@ -105,30 +112,35 @@ class Scale:
     def __init__(self, settings: Warmth) -> None:
         self.settings = settings
         self.half_life = round(settings.half_life_days * DAY)
-        self.late = round(settings.alert_after_hours * 3_600_000_000)
+        self.late = round(settings.alert_after_hours * HOUR)
         self.warm, self.warming, self.cooling, self.cold = (
             fixed(each) for each in (settings.warm, settings.warming, settings.cooling, settings.cold)
         )
         self._weights = {kind: fixed(weight) // 64 for kind, weight in {**WEIGHTS, **settings.weights}.items()}
         self._tables = decay_tables(self.half_life)
 
-    def weight(self, touch: Touch) -> int:
-        """What the touch adds at its own instant, under a factor of 1/64."""
-        return self._weights.get(touch.kind, 0)
+    def weight(self, kind: str) -> int:
+        """What a touch of the kind adds at its own instant, under a factor of 1/64."""
+        return self._weights.get(kind, 0)
 
     def decayed(self, value: int, age: int) -> int:
         """What is left of a value after `age` microseconds."""
         halvings, left = divmod(age, self.half_life)
         return value * power(left, self._tables) >> (BITS + halvings) if left else value >> halvings
 
-    def threshold(self, state: str) -> int:
+    def threshold(self, state: State) -> int:
         """Below which score the state is left downward; nothing is below it in the cold."""
         return 0 if state == COLD else self.cooling if state == WARM else self.cold
+
+    def crossed(self, state: State) -> float:
+        """The threshold that leads to a state, as the settings say it."""
+        return float(getattr(self.settings, state))
 
     @cached_property
     def mark(self) -> str:
         """Tells scores made under other settings apart."""
-        return repr(msgspec.structs.astuple(self.settings))
+        made_by = WEIGHTS, FACTORS, msgspec.structs.astuple(self.settings)
+        return blake2b(repr(made_by).encode(), digest_size=6).hexdigest()
 
 
 def fixed(value: float) -> int:
@@ -143,7 +155,7 @@ def shown(score: int) -> float:
 
 def factor(active: int) -> int:
     """F for so many active persons, in 64ths."""
-    return _FACTORS[min(active, len(_FACTORS) - 1)]
+    return FACTORS[min(active, len(FACTORS) - 1)]
 
 
 class Course(msgspec.Struct, array_like=True):
@@ -154,10 +166,10 @@ class Course(msgspec.Struct, array_like=True):
     last transition and when.
     """
 
-    at: int = 0
+    at: int = BEGINNING
     total: int = 0
     active: dict[str, int] = {}
-    state: str = COLD
+    state: State = COLD
     low: tuple[int, int] | None = None
     history: History = ()
 
@@ -305,7 +317,7 @@ def _turn(course: Course, moment: _Moment, scale: Scale) -> None:
     course.state, course.low = state, None
 
 
-def _next_state(state: str, moment: _Moment, scale: Scale) -> str:
+def _next_state(state: State, moment: _Moment, scale: Scale) -> State:
     score = moment.score
     if state != WARM and score >= scale.warm:
         return WARM
@@ -319,7 +331,7 @@ def _next_state(state: str, moment: _Moment, scale: Scale) -> str:
     return COLD if score < scale.cold else state
 
 
-def state_at(history: Sequence[Transition], clock: int) -> str:
+def state_at(history: Sequence[Transition], clock: int) -> State:
     """The state at an instant."""
     now = present(history, clock)
     return now.state if now else COLD

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,15 +23,18 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models import lanes
+from models.alerts import encode
 from models.errors import Fenced
 from models.lanes import AnyEntity, Batch, Item, Lane, Refusal
 from models.partitions import partition_of
-from models.reports import Message, pack, unpack_messages
+from models.reports import Message, Wake, pack, unpack_messages
 from models.rules import Rules
+from models.settings import Settings
+from models.times import parse_instant
 from streams.config import kafka_options
 from streams.dead_letters import dead_letter
-from streams.tables import Tables
-from streams.topics import DEAD_LETTERS, full_name
+from streams.tables import MOST_DUE, Tables
+from streams.topics import ALERTS, DEAD_LETTERS, full_name
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,10 @@ BUSY_SECONDS = 0.5
 PREFETCH_BACKOFF_SECONDS = 0.02
 LONGEST_LINGER_SECONDS = 0.75
 LONGEST_STEP_SECONDS = 0.2
+LOOK_SECONDS = 1.0
+HOLD_SECONDS = 2.0
+"""How long after a backlog was last seen the lane looks whether time has passed for an account."""
+LOOKED_BACK = 200
 LEAST_RECORDS = 20
 HEAVY_BURDEN = 20_000
 """Credits that a step may have to compute: about 10 µs each."""
@@ -106,7 +113,14 @@ class Backlog(msgspec.Struct):
 class LaneService:
     """One lane on one worker: every partition it was given runs in a task of its own."""
 
-    def __init__(self, lane: Lane, rules: Rules, redis: Any, backlog: "Backlog | None" = None) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        rules: Rules,
+        redis: Any,
+        backlog: "Backlog | None" = None,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
         self.lane = lane
         self.rules = rules
         self.settings = rules.settings
@@ -114,6 +128,8 @@ class LaneService:
         self.paused = ""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._backlog = backlog or Backlog()
+        self._clock = clock
+        self._looks_at: dict[int, float] = {}
         self._behind: set[int] = set()
         self._fetching: set[asyncio.Task[Any] | None] = set()
         self._most_records = self.settings.lanes.batch_facts
@@ -248,13 +264,16 @@ class LaneService:
         if not await tables.acquire():
             await asyncio.sleep(0.2)
             return
-        published = await self._publish(await tables.outbox())
+        published = await self._publish_again(tables.partition, await tables.outbox())
         self._seek(tables)
         tables.begin()
+        self._looks_at[tables.partition] = time.perf_counter() + HOLD_SECONDS
         while not self._is_released():
+            if wakes := await self._wakes(tables):
+                published = await self._work(tables, wakes, published)
             records = await self._fetch(tables.partition)
             if records:
-                published = await self._work(tables, records, published)
+                published = await self._work(tables, self._read(tables, records), published)
             elif published or self.paused:
                 published = await self._settle(tables, published)
 
@@ -314,19 +333,37 @@ class LaneService:
         await tables.commit()
         return 0
 
-    async def _work(self, tables: Tables, records: dict[str, list[Any]], published: int) -> int:
-        """One batch: read → load → step → commit → publish. Returns how many were published."""
-        intake = self._read(tables, records)
+    async def _wakes(self, tables: Tables) -> Intake | None:
+        """What wakes the accounts to which something has happened by itself; None: there are none.
+
+        Nobody is looked for while facts wait that may have prevented it: a lane of this
+        worker catches up, or the intake is paused.
+        """
+        now = time.perf_counter()
+        is_behind = now - self._backlog.seen_at < HOLD_SECONDS
+        if not self.lane.keeps_time or self.paused or is_behind or now < self._looks_at[tables.partition]:
+            return None
+        clock = self._clock()
+        due = await tables.due(clock)
+        if len(due) < MOST_DUE:
+            self._looks_at[tables.partition] = now + LOOK_SECONDS
+        items = [lanes.opened(Wake(f"account:{name}", clock), self.rules) for name in due]
+        return Intake(items, [], [], {}, {}, 0, 0) if items else None
+
+    async def _work(self, tables: Tables, intake: Intake, published: int) -> int:
+        """One batch: load → step → commit → publish. Returns how many were published."""
         entities = await tables.load({item.entity for item in intake.items}, self._build)
         begun = time.perf_counter()
         batch = await self._step(intake, entities)
         batch.refusals.extend(intake.refusals)
         batch.messages.extend(intake.forwards)
-        outbox = [pack(each) for each in self._outgoing(tables, batch)]
+        alerts = [] if self.settings.lanes.preview else self._alerts(tables, batch)
+        outbox = [pack(each) for each in self._outgoing(tables, batch, alerts)]
         stepped = time.perf_counter()
         for name, changes in batch.changes.items():
             tables.put(name, changes)
         await tables.put_totals(batch.totals)
+        tables.put_alerts(alerts)
         tables.trim_outbox(published)
         tables.put_outbox(outbox)
         tables.put_book(self._standing(tables, intake))
@@ -410,8 +447,13 @@ class LaneService:
 
     # --- out ------------------------------------------------------------------------
 
-    def _outgoing(self, tables: Tables, batch: Batch) -> Iterator[Outgoing]:
-        """The commit's messages as envelopes, one for each partition, and its dead letters."""
+    def _alerts(self, tables: Tables, batch: Batch) -> list[bytes]:
+        """The commit's alerts; what happened before a rebuild was told before it."""
+        since = tables.book.alerts_since
+        return [encode(alert) for alert in batch.totals.alerts if parse_instant(alert.at, "alert.at") > since]
+
+    def _outgoing(self, tables: Tables, batch: Batch, alerts: Iterable[bytes]) -> Iterator[Outgoing]:
+        """The commit's messages as envelopes, one for each partition, its alerts and dead letters."""
         for (lane, partition), messages in self._by_place(batch.messages).items():
             topic = lanes.LANES[lane].internal
             place = f"{topic}:{partition}"
@@ -419,6 +461,8 @@ class LaneService:
                 number = tables.book.sent[place] = tables.book.sent.get(place, 0) + 1
                 envelope = Envelope(tables.book.run, self.lane.name, tables.partition, number, msgspec.Raw(pack(some)))
                 yield Outgoing(topic, partition, pack(envelope))
+        for alert in alerts:
+            yield Outgoing(ALERTS, tables.partition, alert)
         for refusal in () if self.settings.lanes.preview else batch.refusals:
             yield Outgoing(DEAD_LETTERS, tables.partition, dead_letter(refusal, self.lane.name))
 
@@ -436,9 +480,42 @@ class LaneService:
             outgoing = _unpack_outgoing(entry)
             topic = full_name(self.settings, outgoing.topic)
             waiting.append(await self.producer.send(topic, outgoing.value, partition=outgoing.partition))
-        if waiting:
-            await asyncio.gather(*waiting)
+        for answer in await asyncio.gather(*waiting, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer  # only now that none is under way
         return len(entries)
+
+    async def _publish_again(self, partition: int, entries: list[bytes]) -> int:
+        """Publish what may not be in Kafka yet; alerts, which nobody numbers, only if they are not."""
+        outgoing = {entry: _unpack_outgoing(entry) for entry in entries}
+        if any(each.topic == ALERTS for each in outgoing.values()):
+            known = await newest_values(self.settings, ALERTS, partition, len(entries) + LOOKED_BACK)
+            await self._publish([entry for entry in entries if not _is_known(outgoing[entry], known)])
+        else:
+            await self._publish(entries)
+        return len(entries)
+
+
+def _is_known(outgoing: Outgoing, known: set[bytes]) -> bool:
+    return outgoing.topic == ALERTS and outgoing.value in known
+
+
+async def newest_values(settings: Settings, topic: str, partition: int, most: int) -> set[bytes]:
+    """The newest values of a topic's partition, at most so many."""
+    consumer = AIOKafkaConsumer(**kafka_options(settings), auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        place = TopicPartition(full_name(settings, topic), partition)
+        consumer.assign([place])
+        end = (await consumer.end_offsets([place]))[place]
+        consumer.seek(place, max(end - most, 0))
+        values: set[bytes] = set()
+        while await consumer.position(place) < end:
+            polled = await consumer.getmany(place, timeout_ms=200)
+            values.update(record.value for record in polled.get(place, ()))
+        return values
+    finally:
+        await consumer.stop()
 
 
 def _portions(messages: list[Message]) -> Iterator[list[Message]]:

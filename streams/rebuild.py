@@ -75,14 +75,15 @@ async def _empty(redis: Any, settings: Settings) -> None:
 
 
 async def _begin(redis: Any, settings: Settings, run: int, ends: Ends) -> None:
-    """Write the new run's books: internal topics from now on, facts from the first."""
+    """Write the new run's books: internal topics from now on, facts from the first; nobody is alerted twice."""
+    now = time.time_ns() // 1000
     for lane, partition in _places(settings):
         book = table_key(settings, lane, partition, "book")
         internal = LANES[lane].internal
         former = [field for field in await redis.hkeys(book) if field not in _KEPT]
         if former:
             await redis.hdel(book, *former)
-        fields = {"run": run, "commit": 0, f"offset:{internal}": ends[internal, partition]}
+        fields = {"run": run, "commit": 0, f"offset:{internal}": ends[internal, partition], "alerts_since": now}
         await redis.hset(book, mapping=fields)
     await redis.set(rules_key(settings.lanes.version), rules_fingerprint(settings))
 

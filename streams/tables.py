@@ -4,7 +4,7 @@ All keys of a partition share its hash tag, so that a commit is atomic on a clus
 
 key                                       type    holds
 {visitors:3}:book                         hash    epoch, run, commit; offset:<topic>, seen:<lane>:<partition>,
-                                                  sent:<topic>:<partition>, paused
+                                                  sent:<topic>:<partition>, paused, alerts_since (µs)
 {visitors:3}:outbox                       list    messages committed and not yet known to be in Kafka, oldest first
 {visitors:3}:e:<entity>                   string  an entity's parts, packed {name: value}; empty: spread out
 {visitors:3}:p:<entity>                   hash    the parts of an entity that is spread out, one field each
@@ -14,6 +14,10 @@ key                                       type    holds
 {accounts:3}:where:<label>                set     the accounts that carry a label (models.filters)
 {accounts:3}:compact:<account>            string  what an account comes to; made by reports (streams.filtered)
 {accounts:3}:newest                       list    the newest touches as JSON, newest first
+{accounts:3}:warmth                       hash    account → its reading (models.warming)
+{accounts:3}:warm:<state>                 zset    the accounts in a state, by log2(score) + time in half-lives
+{accounts:3}:due                          zset    account → when something happens to it by itself (µs)
+{accounts:3}:alerts                       list    the newest alerts as they were published, newest first
 touchline:run                             string  number of the run; a rebuild begins another
 touchline:live, :rules, :previews         streams.versions: other versions of the rules have {<name>.accounts:3}:…
 touchline:pause                           string  while it lasts no new facts are taken (audit, rebuild)
@@ -23,6 +27,7 @@ Nothing else expires: a total is only as good as the state behind it.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -38,12 +43,15 @@ from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
 from models.settings import Settings
 from models.times import to_text
+from models.warming import Ranked
 
 SPREAD_BYTES = 4096
 """An entity larger than this is kept as a hash, so that one more part costs the same."""
 NEWEST = 20
+NEWEST_ALERTS = 200
 COUNTING_LANES = ("visitors", "accounts")
 """The lanes that keep counts."""
+MOST_DUE = 500
 _MOST_ARGUMENTS = 4000
 _READ_AT_ONCE = 500
 _SCANNED_AT_ONCE = 5000
@@ -190,7 +198,7 @@ def waiting_entry(field: bytes) -> str:
 
 
 class Book(msgspec.Struct):
-    """Where a lane partition stands: what it has read, heard and said."""
+    """Where a lane partition stands: what it has read, heard and said; alerts of earlier instants were told before."""
 
     epoch: str
     run: int
@@ -198,6 +206,7 @@ class Book(msgspec.Struct):
     offsets: dict[str, int]
     seen: dict[str, int]
     sent: dict[str, int]
+    alerts_since: int = 0
 
     @classmethod
     def of(cls, fields: Mapping[bytes, bytes]) -> "Book":
@@ -214,6 +223,7 @@ class Book(msgspec.Struct):
             group("offset:"),
             group("seen:"),
             group("sent:"),
+            int(text.get("alerts_since", 0)),
         )
 
 
@@ -320,6 +330,11 @@ class Tables:
                 found.update(zip(missing, (counted(value) if value else None for value in values), strict=True))
         return {count: numbers for count, numbers in found.items() if numbers is not None}
 
+    async def due(self, clock: int) -> list[str]:
+        """Accounts to which something has happened by itself, the earliest first; not all of very many."""
+        names = await self._redis.zrangebyscore(self._key("due"), "-inf", clock, start=0, num=MOST_DUE)
+        return [name.decode() for name in names]
+
     # --- writing: everything is put down first, and committed at once ---------------------
 
     def put(self, name: str, changes: Changes) -> None:
@@ -372,6 +387,31 @@ class Tables:
             self._command("SADD" if is_listed else "SREM", self._key("where", label), account)
         if change.newest:
             self._put_newest(change)
+        self._put_warmth(change.warmth)
+
+    def _put_warmth(self, ranked: Mapping[str, Ranked]) -> None:
+        """Put down how warm accounts are, in which state they rank where, and when to look again."""
+        grouped: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
+        for account, (reading, left, rank) in ranked.items():
+            if reading is None or reading.state != left:
+                grouped["ZREM", f"warm:{left}"].append(account)
+            if reading is None:
+                grouped["HDEL", "warmth"].append(account)
+            else:
+                grouped["HSET", "warmth"] += (account, pack(reading))
+                grouped["ZADD", f"warm:{reading.state}"] += (repr(rank), account)
+            if reading is None or reading.due is None:
+                grouped["ZREM", "due"].append(account)
+            else:
+                grouped["ZADD", "due"] += (reading.due, account)
+        for (command, table), arguments in grouped.items():
+            self._chunked(command, self._key(table), arguments)
+
+    def put_alerts(self, alerts: Sequence[bytes]) -> None:
+        """Put down alerts for those who ask for the newest."""
+        if alerts:
+            self._command("LPUSH", self._key("alerts"), *alerts[-NEWEST_ALERTS:])
+            self._command("LTRIM", self._key("alerts"), 0, NEWEST_ALERTS - 1)
 
     def _put_cells(self, cells: Mapping[Cell, int]) -> None:
         kept: dict[str, list[Any]] = {}

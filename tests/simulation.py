@@ -42,12 +42,15 @@ from models.profiles import NOBODY, Profile
 from models.recompute import RawFact as RecordedFact
 from models.recompute import recompute
 from models.rules import Rules
+from models.times import DAY, SECOND
 from models.visitors import Visitor, site_of
+from models.warmth import History
 from streams import lane as lane_module
 from streams import tables as tables_module
 from streams.lane import LaneService
 from streams.tables import Tables, cell_of, counted, waiting_entry
 from streams.topics import DEAD_LETTERS
+from tests.simulated_warmth import warmth_problems
 from tests.worlds import RawFact, rules
 
 MOST_STEPS = 100_000
@@ -273,7 +276,7 @@ class Log:
 class Consumer:
     """What a lane uses of AIOKafkaConsumer: a member of its group, told late what it has."""
 
-    def __init__(self, simulation: "Simulation", group_id: str) -> None:
+    def __init__(self, simulation: "Simulation", group_id: str = "") -> None:
         self._simulation = simulation
         self._chance = simulation.chance
         self.process = _process.get()
@@ -289,7 +292,8 @@ class Consumer:
 
     async def stop(self) -> None:
         """Leave the group."""
-        self._simulation.leave(self)
+        if self.group:
+            self._simulation.leave(self)
 
     def subscribe(self, topics: list[str], listener: Any) -> None:
         self._topics, self._listener = list(topics), listener
@@ -297,6 +301,16 @@ class Consumer:
 
     def assignment(self) -> set[TopicPartition]:
         return set(self._positions)
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        self._positions = dict.fromkeys(places, 0)
+
+    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._chance.turn("read")
+        return {place: self._simulation.log.end(*place) for place in places}
+
+    async def position(self, place: TopicPartition) -> int:
+        return self._positions[place]
 
     def tell(self, partitions: list[int]) -> None:
         """The group has moved: the member hears of it when it gets a turn."""
@@ -322,7 +336,7 @@ class Consumer:
         await self._chance.turn("commit offsets")
 
     async def getmany(
-        self, *places: TopicPartition, timeout_ms: int, max_records: int
+        self, *places: TopicPartition, timeout_ms: int, max_records: int = 500
     ) -> dict[TopicPartition, list[Stored]]:
         """Some of what is there, in any order of partitions; nothing after the time-out."""
         await self._chance.turn("read")
@@ -457,6 +471,21 @@ class Store:
     def _srem(self, key: str, *members: bytes) -> None:
         self.keys.get(key, set()).difference_update(members)
 
+    def _zadd(self, key: str, *pairs: bytes) -> None:
+        assert pairs and len(pairs) % 2 == 0
+        ranked = self.keys.setdefault(key, {})
+        ranked.update((member, float(score)) for score, member in zip(pairs[::2], pairs[1::2], strict=True))
+
+    def _zrem(self, key: str, *members: bytes) -> None:
+        assert members
+        for each in members:
+            self.keys.get(key, {}).pop(each, None)
+
+    def _zrangebyscore(self, key: str, least: bytes, most: bytes, *limit: bytes) -> list[bytes]:
+        assert least == b"-inf" and limit[:2] == (b"LIMIT", b"0")
+        found = sorted((score, member) for member, score in self.keys.get(key, {}).items() if score <= float(most))
+        return [member for _, member in found][: int(limit[2])]
+
     def script(self, digest: str, key: str, arguments: Sequence[Any]) -> Any:
         """The two scripts of streams.tables, by their digest."""
         scripts = {
@@ -550,6 +579,9 @@ class Client:
     def lrange(self, key: str, first: int, last: int) -> Awaitable[Any]:
         return self._command("LRANGE", key, first, last)
 
+    def zrangebyscore(self, key: str, least: str, most: int, start: int, num: int) -> Awaitable[Any]:
+        return self._command("ZRANGEBYSCORE", key, least, most, "LIMIT", start, num)
+
     def evalsha(self, digest: str, keys: int, key: str, *arguments: Any) -> Awaitable[Any]:
         assert keys == 1
         point = "commit" if digest == tables_module._DIGESTS[tables_module._COMMIT] else "acquire"
@@ -592,7 +624,8 @@ class Worker:
 
     async def _run(self) -> None:
         for lane in LANES.values():
-            service = LaneService(lane, self._simulation.rules, Client(self._simulation))
+            client, clock = Client(self._simulation), self._simulation.clock
+            service = LaneService(lane, self._simulation.rules, client, clock=clock)
             self._remember_little(service)
             self.services.append(service)
             await service.start()
@@ -627,6 +660,12 @@ class Simulation:
         self._calm = plan.calm
         self._hired = count()
         self._most_workers = 1 if plan.calm else rng.choice((1, 2, 3))
+        self._now = self.rested_at = 0
+        self.froze = False
+
+    def clock(self) -> int:
+        """The time of day (µs): the latest record time so far and what has passed since."""
+        return self._now + int(self.loop.time() * SECOND)
 
     # what may happen
 
@@ -642,6 +681,12 @@ class Simulation:
             self._step()
         self.chance.end()
         self._recover()
+        self._rest()
+        self.rested_at = self.clock()
+        self._now += self.rng.choice((1, 5, 12, 40)) * DAY
+        self._rest()
+
+    def _rest(self) -> None:
         while not self._is_at_rest():
             for _ in range(40):
                 self._step()
@@ -674,6 +719,7 @@ class Simulation:
         some = self.rng.choice((1, 3, 10, 100))
         for topic, partition, value, recorded_at in self._to_come[:some]:
             self.log.append(topic, partition, value, recorded_at)
+            self._now = max(self._now, recorded_at)
         del self._to_come[:some]
 
     def _freeze(self) -> None:
@@ -682,7 +728,7 @@ class Simulation:
     def freeze(self, process: Process) -> None:
         """A worker stands still, and its group gives its partitions to others."""
         if process is not self.outside and not process.stands_still:
-            process.stands_still = True
+            process.stands_still = self.froze = True
             self._forget(process)
             self._hire_another()
 
@@ -790,7 +836,9 @@ class Simulation:
             int(book.get(f"offset:{topic}".encode(), 0)) == self.log.end(topic, partition)
             for topic in (*lane.topics, lane.internal)
         )
-        return read and not self.store.keys.get(f"{{{lane.name}:{partition}}}:outbox")
+        due = self.store.keys.get(f"{{{lane.name}:{partition}}}:due", {})
+        is_due = any(at <= self.clock() for at in due.values())
+        return read and not is_due and not self.store.keys.get(f"{{{lane.name}:{partition}}}:outbox")
 
     def books(self) -> "Books":
         """The totals in the store, added up over partitions."""
@@ -799,7 +847,8 @@ class Simulation:
             place, _, rest = key.partition("}:")
             if place.startswith("{") and rest:
                 _add_key(books, rest, value)
-        books.companies = self.books_of_parts().companies
+        at_rest = self.books_of_parts()
+        books.companies, books.warmth = at_rest.companies, at_rest.warmth
         return books
 
     def books_of_parts(self) -> "Books":
@@ -813,6 +862,7 @@ class Simulation:
             if not account.parent:  # else it books nothing and has handed everything on
                 books.add(account.totals())
                 books.companies[name] = account.profile, account.company.children
+                books.warmth[name] = account.history
         return books
 
     def letters(self) -> list[dict[str, Any]]:
@@ -839,6 +889,7 @@ class Books:
     waiting: dict[str, str] = field(default_factory=dict)
     companies: dict[str, tuple[Profile, tuple[str, ...]]] = field(default_factory=dict)
     listed: set[tuple[str, str]] = field(default_factory=set)
+    warmth: dict[str, History] = field(default_factory=dict)
 
     def add(self, totals: Totals) -> None:
         """Add the totals of an account."""
@@ -852,7 +903,8 @@ class Books:
         """The same without what came to nothing."""
         cells = {cell: numbers for cell, numbers in self.cells.items() if numbers}
         companies = {name: company for name, company in self.companies.items() if company != (NOBODY, ())}
-        return Books(cells, without_zero_counts(self.counts), self.waiting, companies, self.listed)
+        warmth = {name: history for name, history in self.warmth.items() if history}
+        return Books(cells, without_zero_counts(self.counts), self.waiting, companies, self.listed, warmth)
 
 
 def _add_key(books: Books, key: str, value: Any) -> None:
@@ -908,7 +960,7 @@ def _simulated(simulation: Simulation) -> Iterator[None]:
     small = not simulation._calm and simulation.rng.random() < 0.5
     with contextlib.ExitStack() as patches:
         for module, name, value in (
-            (lane_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation, options["group_id"])),
+            (lane_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation, options.get("group_id", ""))),
             (lane_module, "AIOKafkaProducer", lambda **options: Producer(simulation)),
             (lane_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
             (lane_module, "DRAIN_SECONDS", 0.01 if small else lane_module.DRAIN_SECONDS),
@@ -943,7 +995,7 @@ def simulate(plan: Plan, change: Callable[[Simulation], None] = lambda simulatio
 def books_of(facts: Sequence[RawFact], law: Rules) -> Books:
     """What the batch recomputation says; Kafka keeps milliseconds only."""
     batch = recompute((RecordedFact(topic, value, at // 1000 * 1000) for topic, value, at in facts), law)
-    return Books(batch.cells, batch.counts, batch.waiting, batch.companies, batch.listed).settled()
+    return Books(batch.cells, batch.counts, batch.waiting, batch.companies, batch.listed, batch.warmth).settled()
 
 
 def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
@@ -961,13 +1013,13 @@ def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
         return f"live totals are not those of the facts: {_unlike(live, batch)}"
     if live != at_rest:
         return f"live totals are not those of the state at rest: {_unlike(live, at_rest)}"
-    return ""
+    return "; ".join(warmth_problems(after, batch))
 
 
 def _unlike(mine: Books, theirs: Books) -> str:
     if mine.listed != theirs.listed:
         return f"listed: {mine.listed ^ theirs.listed}"
-    for name in ("cells", "counts", "waiting", "companies"):
+    for name in ("cells", "counts", "waiting", "companies", "warmth"):
         one, other = getattr(mine, name), getattr(theirs, name)
         unlike = [key for key in {**one, **other} if one.get(key) != other.get(key)]
         if unlike:

@@ -86,14 +86,17 @@ def test_a_run_is_decided_by_its_seed_alone() -> None:
 
 
 def test_workers_die_at_every_point_of_a_batch() -> None:
-    crashed_at: Counter[str] = Counter()
-    for seed in range(50):
-        crashed_at += simulate(plan(seed)).chance.crashed_at
-
-    assert crashed_at.keys() >= {
+    points = {
         "rebalance", "before acquire", "after acquire", "read", "before load", "after load",
         "before commit", "after commit", "send", "publish", "published",
     }  # fmt: skip
+    crashed_at: Counter[str] = Counter()
+    for seed in range(400):
+        crashed_at += simulate(plan(seed)).chance.crashed_at
+        if crashed_at.keys() >= points:
+            return
+
+    pytest.fail(f"only at {sorted(crashed_at)}")
 
 
 # --- what is refused --------------------------------------------------------------------------

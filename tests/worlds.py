@@ -18,7 +18,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from models.rules import Rules
-from models.settings import Identity, Lookback, Pipeline, Rate, Settings, parse_settings
+from models.settings import Identity, Lookback, Pipeline, Rate, Settings, Warmth, parse_settings
 from models.times import DAY, HOUR, MINUTE, parse_instant, to_text
 from streams.reference import rules_from
 
@@ -46,8 +46,15 @@ _VARIANTS = (
         identity=Identity(persons_per_visitor=2, emails_per_user_id=1),
         time_zone="Europe/Berlin",
         milestones=("Invited", "Viewed"),
+        warmth=Warmth(warm=11, warming=4, cooling=7, cold=2),
     ),
-    Settings(rates=_RATES, currency="EUR", direct_touches=False, time_zone="America/New_York"),
+    Settings(
+        rates=_RATES,
+        currency="EUR",
+        direct_touches=False,
+        time_zone="America/New_York",
+        warmth=Warmth(half_life_days=3, warm=8, warming=8, cooling=6, cold=5, weights={"odd kind": 3}),
+    ),
     Settings(
         rates=_RATES,
         identity=Identity(persons_per_visitor=1, emails_per_user_id=2),
@@ -151,6 +158,7 @@ class _World:
         self.accounts = rng.sample(_ACCOUNTS, rng.randint(2, 4))
         self.days = rng.sample((0, 1, 30, 60, 89, 90, 91, 100), rng.randint(1, 4))
         self.ids = rng.choice((8, 60, 400))
+        self.is_prompt = rng.random() < 0.5
 
     def one(self, pool: Any) -> Any:
         return pool[self.rng.randrange(len(pool))]
@@ -465,7 +473,7 @@ def _raw(made: _World, topic: str, body: Body) -> RawFact:
     entries = list(body.items())
     if made.rarely(0.05):
         entries.reverse()
-    recorded = RECORDED
+    recorded = _promptly(made, body) if made.is_prompt else RECORDED
     if made.rarely(0.03):
         recorded = parse_instant(body["timestamp"], "timestamp") - made.one((DAY, DAY + 1))
     return topic, json.dumps(dict(entries)).encode(), recorded
@@ -475,6 +483,12 @@ def without_bots(facts: list[RawFact]) -> list[RawFact]:
     """The facts less those that bots have a part in, and product usage."""
     words = (b'"bot"', b'"userAgent"', b'"storm')
     return [fact for fact in facts if fact[0] != "product-usage" and not any(word in fact[1] for word in words)]
+
+
+def _promptly(made: _World, body: Body) -> int:
+    """A Kafka record time not long after the fact's own, so that it may alert somebody."""
+    late = made.one((0, 0, 1, MINUTE, HOUR + 1, DAY, DAY + 1, 3 * DAY))
+    return parse_instant(body["timestamp"], "timestamp") + int(late)
 
 
 def without_ties(facts: list[RawFact]) -> list[RawFact]:
