@@ -97,6 +97,12 @@ def deal_opening(id: str, at: datetime, deal: str, company: Company, **fields: A
     return deal_change(id, at, deal, **opening, **fields)
 
 
+def usage(id: str, at: datetime, person: Person, event: str, count: int = 1) -> Fact:
+    """What a person did in the product."""
+    done = {"person": person.email, "event": event, "count": count}
+    return "product-usage", {"messageId": id, "timestamp": _text(at), **done}
+
+
 def refund(id: str, at: datetime, deal: str, dollars: int) -> Fact:
     """Money given back on a deal."""
     given = {"dealId": deal, "amount": f"{dollars}.00", "currency": "USD"}

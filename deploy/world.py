@@ -143,12 +143,21 @@ class Teller:
 
     def _stay_in_touch(self, at: datetime, company: Company, person: Person) -> None:
         """What a known person goes on to do: read e-mails, attend webinars, come back."""
+        if self.rng.random() < 0.15:
+            self._try_out(self._later(at, 5), person)
         for _ in range(self.rng.randint(1, 7)):
             at = self._later(at, 7)
             if self.rng.random() < 0.5:
                 self._visit(at, self.rng.choice(person.devices))
             else:
                 self._tell_touch(at, person, self.rng.random())
+
+    def _try_out(self, at: datetime, person: Person) -> None:
+        """A trial: it is started, and reports are run in it for some days."""
+        self._tell(at, messages.usage, person, "Trial Started")
+        for _ in range(self.rng.randint(1, 8)):
+            at = self._later(at, 2)
+            self._tell(at, messages.usage, person, "Report Run", self.rng.randint(1, 20))
 
     def _tell_touch(self, at: datetime, person: Person, chance: float) -> None:
         """A touch by marketing or by the callers, the more usual for a greater chance."""
