@@ -248,6 +248,9 @@ def check(settings: Settings) -> Settings:
     check_routes(settings.routes, settings.destinations)
     check_delivery(settings.delivery)
     _check_warmth(settings.warmth)
+    for stage in settings.conversion_stages:
+        if not stage or stage != stage.strip():
+            raise BadInput("conversion_stages", "names of deal stages", stage)
     _check_team_split(settings.team_split)
     check_models(settings.models)
     return msgspec.structs.replace(settings, models=normalised(settings.models))
