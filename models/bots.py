@@ -26,7 +26,7 @@ _unpack = msgspec.msgpack.Decoder(list[Hit]).decode
 def said_of(verdicts: Iterable[Verdict], at: int, message_id: str) -> bool | None:
     """What the latest verdict on a message says, whatever order they come in; None: nothing is said."""
     covering = [verdict for verdict in verdicts if verdict.covers(at, message_id)]
-    return max(covering, key=lambda verdict: (verdict.at, verdict.id)).bot if covering else None
+    return max(covering, key=lambda each: (each.at, each.id, each.key)).bot if covering else None
 
 
 def is_storm(times: Sequence[int]) -> bool:

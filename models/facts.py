@@ -106,7 +106,7 @@ class Verdict(Struct, frozen=True, array_like=True):
     """Says of messages of a visitor that they are a bot's, or (`bot` false) that they are none's.
 
     It is said of those from `begin` to `end`, both included, where these are given, and of
-    no others than `message_ids` where there are any.
+    no others than `message_ids` where there are any; these alone (no `key`) are any visitor's.
     """
 
     at: int
@@ -403,7 +403,7 @@ _KEYS: dict[type, Callable[[Any], str]] = {
     Hit: lambda fact: fact.visitor,
     Identification: lambda fact: fact.key,
     Unlink: lambda fact: fact.key,
-    Verdict: lambda fact: fact.key,
+    Verdict: lambda fact: fact.key or fact.id,
     FormFill: lambda fact: fact.identification.key,
     TouchFact: lambda fact: fact.id,
     ContactChange: lambda fact: fact.person,
@@ -558,7 +558,9 @@ def _read_verdict(raw: _Segment, at: int, settings: Settings) -> Verdict:
     begin = None if raw.since is None else parse_instant(raw.since, "identities.from")
     end = None if raw.until is None else parse_instant(raw.until, "identities.to")
     person = person_id(raw.userId, settings)
-    return Verdict(at, raw.messageId, _visitor(raw, person, IDENTITIES), raw.bot, begin, end, raw.messageIds or ())
+    is_anybodys = raw.messageIds and not _anonymous(raw) and person is None
+    key = "" if is_anybodys else _visitor(raw, person, IDENTITIES)
+    return Verdict(at, raw.messageId, key, raw.bot, begin, end, raw.messageIds or ())
 
 
 _IDENTITY_READERS: dict[str, Callable[[_Segment, int, Settings], Identification | Unlink | Verdict]] = {

@@ -81,3 +81,9 @@ def _unpack_ids(ids: bytes | list[str]) -> list[str]:
     if ids[:1] == _HEX:
         return list(whole)
     return [f"{each[:8]}-{each[8:12]}-{each[12:16]}-{each[16:20]}-{each[20:]}" for each in whole]
+
+
+def traces_of(message_id: str) -> tuple[bytes, ...]:
+    """What the state at rest of a visitor has in it who sent the message: one of these."""
+    packed = _pack_ids([message_id])
+    return (message_id.encode(), *([packed[1:]] if isinstance(packed, bytes) else []))

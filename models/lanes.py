@@ -8,7 +8,7 @@
 network, no randomness.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -28,12 +28,17 @@ from models.facts import (
     PRODUCT_USAGE,
     TOUCHES,
     Fact,
+    FormFill,
+    Identification,
+    Verdict,
     decode,
     key_of,
 )
 from models.facts import Hit as ViewFact
 from models.members import DealRecord, Person, RecordedTouch
+from models.partitions import partition_of
 from models.reports import Changes, Forward, Message, Parts, stamped
+from models.rolls import Roll, roll_of
 from models.rules import Rules
 from models.usage import Usage
 from models.visitors import Visitor, site_of
@@ -52,6 +57,7 @@ _ENTITY_OF_TOPIC = {
 }
 LANE_OF_ENTITY = {
     "visitor": "visitors",
+    "roll": "visitors",
     "person": "members",
     "touch": "members",
     "usage": "members",
@@ -60,7 +66,7 @@ LANE_OF_ENTITY = {
     "customer": "accounts",
 }
 
-AnyEntity = Visitor | Person | RecordedTouch | Usage | DealRecord | Account | Customer
+AnyEntity = Visitor | Roll | Person | RecordedTouch | Usage | DealRecord | Account | Customer
 
 
 class Lane(NamedTuple):
@@ -152,6 +158,7 @@ def builder(rules: Rules) -> Callable[[str, Parts], AnyEntity]:
     site = site_of(rules)
     kinds: dict[str, Callable[[str, Parts], AnyEntity]] = {
         "visitor": lambda name, parts: Visitor(name, parts, site),
+        "roll": Roll,
         "person": lambda name, parts: Person(name, parts, rules),
         "touch": lambda name, parts: RecordedTouch(name, parts, rules),
         "usage": lambda name, parts: Usage(name, parts, rules),
@@ -170,6 +177,13 @@ def builder(rules: Rules) -> Callable[[str, Parts], AnyEntity]:
 def entity_of(topic: str, fact: Fact) -> str:
     """The entity a fact is about, such as `visitor:…` or `deal:…`."""
     return f"{_ENTITY_OF_TOPIC[topic]}:{key_of(topic, fact)}"
+
+
+def entities_of(topic: str, fact: Fact, partitions: int) -> list[str]:
+    """The entities that take the fact: one, but every roll for a verdict on nobody knows whose messages."""
+    if isinstance(fact, Verdict) and not fact.key:
+        return [roll_of(partition, partitions) for partition in range(partitions)]
+    return [entity_of(topic, fact)]
 
 
 def id_of(entity: str) -> str:
@@ -191,7 +205,8 @@ def read(topic: str, polled: Iterable[Polled], rules: Rules) -> tuple[list[Item]
     """The facts of a batch by entity, and what had to be refused."""
     if topic == PAGE_VIEWS:
         return _read_views(polled, rules)
-    items, refusals = [], []
+    items: list[Item] = []
+    refusals: list[Refusal] = []
     settings = rules.settings
     for record in (record_of(topic, each) for each in polled):
         try:
@@ -199,7 +214,7 @@ def read(topic: str, polled: Iterable[Polled], rules: Rules) -> tuple[list[Item]
         except BadInput as error:
             refusals.append(Refusal(record, error))
         else:
-            items.append(Item(entity_of(record.topic, fact), record.topic, fact, record))
+            items.extend(Item(entity, topic, fact, record) for entity in entities_of(topic, fact, settings.partitions))
     return items, refusals
 
 
@@ -243,8 +258,18 @@ def opened(message: Message, rules: Rules) -> Item:
     return Item(message.to, message.topic, fact, record)
 
 
-def step(items: Sequence[Item], entities: dict[str, AnyEntity]) -> Batch:
-    """Apply a batch to its (loaded) entities; what it changes, says and refuses."""
+def sought_in(items: Iterable[Item]) -> set[str]:
+    """The message ids that a batch's new verdicts speak of, whoever sent them."""
+    verdicts = (item.content for item in items if isinstance(item.content, Verdict) and not item.content.key)
+    return {message for verdict in verdicts for message in verdict.message_ids}
+
+
+def step(items: Sequence[Item], entities: dict[str, AnyEntity], partitions: int = 1) -> Batch:
+    """Apply a batch to its (loaded) entities; what it changes, says and refuses.
+
+    Beside those that its items are about, the entities may be rolls of visitors, and
+    visitors who may have sent what a new verdict speaks of.
+    """
     batch = Batch()
     touched: dict[str, AnyEntity] = {}
     said: dict[str, list[Message]] = {}
@@ -260,6 +285,7 @@ def step(items: Sequence[Item], entities: dict[str, AnyEntity]) -> Batch:
                 batch.refusals.append(Refusal(item.record, refusal_of(conflict)))
         else:
             entity.receive(cast(Any, item.content))
+    touched.update(_call_rolls(items, entities, partitions))
     for name, entity in touched.items():
         outcome = _flush(entity, batch.totals)
         if outcome.changes:
@@ -271,6 +297,33 @@ def step(items: Sequence[Item], entities: dict[str, AnyEntity]) -> Batch:
     return batch
 
 
+def _call_rolls(items: Iterable[Item], entities: Mapping[str, AnyEntity], partitions: int) -> dict[str, Roll]:
+    """Tell the rolls of visitors' messages that a verdict speaks of; the rolls that there are."""
+    rolls = {name: each for name, each in entities.items() if isinstance(each, Roll)}
+    sought = {message for roll in rolls.values() for message in roll.sought}
+    if sought:
+        new = sought_in(items)
+        sent = {(item.entity, message) for item in items for message in sought.intersection(_ids_in(item.content))}
+        visitors = [(name, each) for name, each in entities.items() if isinstance(each, Visitor)]
+        sent.update((name, message) for name, visitor in visitors for message in new if visitor.sent(message))
+        for name, message in sorted(sent):
+            roll = roll_of(partition_of(id_of(name), partitions), partitions)
+            rolls[roll].hold(message, id_of(name))
+    return rolls
+
+
+def _ids_in(content: Fact | Message | Views) -> list[str]:
+    """The ids of a visitor's messages that an item has."""
+    match content:
+        case Views():
+            return [fact.id for fact in content.facts]
+        case FormFill():
+            return [content.identification.id]
+        case Identification():
+            return [content.id]
+    return []
+
+
 def _take_views(visitor: Visitor, views: Views) -> Iterator[Refusal]:
     for fact, conflict in visitor.apply_views(views.facts):
         record = next(record for each, record in zip(*views, strict=True) if each is fact)
@@ -280,9 +333,11 @@ def _take_views(visitor: Visitor, views: Views) -> Iterator[Refusal]:
 def _recorded(items: Sequence[Item], names: Collection[str]) -> dict[str, int]:
     """When the latest fact behind what each of these entities heard was recorded."""
     recorded = dict.fromkeys(names, 0)
+    rolls = [name for name in names if name.startswith("roll:")]  # told of what others were sent
     for item in items if names else ():
-        if item.entity in recorded:
-            recorded[item.entity] = max(recorded[item.entity], item.recorded_at)
+        for name in (item.entity, *rolls):
+            if name in recorded:
+                recorded[name] = max(recorded[name], item.recorded_at)
     return recorded
 
 

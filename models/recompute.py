@@ -234,8 +234,9 @@ _OF_VISITORS = (PAGE_VIEWS, FORM_FILLS, IDENTITIES)
 
 def _leave_out_bots(kept: _Facts) -> None:
     """A bot's hits, form fills and identifications are as if never sent."""
+    said = [fact for facts in kept.of(IDENTITIES).values() for fact in facts.values() if isinstance(fact, Verdict)]
     for visitor in {name for topic in _OF_VISITORS for name in kept.of(topic)}:
-        verdicts = [fact for fact in kept.of(IDENTITIES)[visitor].values() if isinstance(fact, Verdict)]
+        verdicts = [verdict for verdict in said if verdict.key in ("", visitor)]
         storms = is_storm(sorted(hit.at for hit in kept.of(PAGE_VIEWS)[visitor].values()))
         for topic in _OF_VISITORS:
             facts = kept.of(topic)[visitor]

@@ -29,6 +29,7 @@ from models.reports import (
     MARK,
     SAME_AS,
     TOUCH,
+    VERDICT,
     WATCH,
     Changes,
     Message,
@@ -56,8 +57,8 @@ from models.touches import FORM_FILL, Touch, site_touch
 
 NEVER = -(2**62)
 """Earlier than any instant."""
-_ID, _FILL, _UNLINK, _VERDICT, _SESSION = "i", "F", "x", "v", "s"
-_KIND_OF = {Identification: _ID, Unlink: _UNLINK, Verdict: _VERDICT}
+_ID, _FILL, _UNLINK, _SESSION = "i", "F", "x", "s"
+_KIND_OF = {Identification: _ID, Unlink: _UNLINK, Verdict: VERDICT}
 
 
 class Mark(NamedTuple):
@@ -161,7 +162,7 @@ class Visitor:
                 case "x":
                     self.unlinks[id_in(name)] = _unpack_unlink(value)
                 case "v":
-                    self.verdicts[id_in(name)] = _unpack_verdict(value)
+                    self.verdicts[id_in(name) if name[1] == ":" else name] = _unpack_verdict(value)
                 case "b":
                     self._aside.load(value)
                 case "M":
@@ -196,7 +197,7 @@ class Visitor:
         """Keep the smallest of the facts with one id, of whatever sort."""
         self._remember_path()
         sorts: dict[str, dict[str, Any]] = {
-            _ID: self.identifications, _UNLINK: self.unlinks, _VERDICT: self.verdicts,
+            _ID: self.identifications, _UNLINK: self.unlinks, VERDICT: self.verdicts,
         }  # fmt: skip
         kind = _KIND_OF[type(fact)]
         displaced = None
@@ -210,7 +211,7 @@ class Visitor:
             self._dirty[f"{other}:{fact.id}"] = None
             displaced = Conflict(IDENTITIES, fact.id, fact.at)
         conflict = self._keep(sorts[kind], kind, fact, fact.at, fact.id, IDENTITIES)
-        if kind == _VERDICT or displaced:
+        if kind == VERDICT or displaced:
             self._judge_anew()
         return conflict or displaced
 
@@ -327,6 +328,11 @@ class Visitor:
         """Is the message a bot's? The latest verdict on it holds, else the list and the storm."""
         said = said_of(self.verdicts.values(), at, message_id) if self.verdicts else None
         return is_listed or self._storms if said is None else said
+
+    def sent(self, message_id: str) -> bool:
+        """Is there a message of the visitor with this id?"""
+        kept = (self._ids, self._aside.hits, self.identifications, self.fills)
+        return any(message_id in each for each in kept)
 
     def _take(self, hit: Hit) -> None:
         """Take a new hit in, or leave it out; the one that makes a storm takes all others with it."""
@@ -477,11 +483,21 @@ class Visitor:
             self._dirty[mine] = value
             if name[0] == MARK:
                 self._take_mark(mine, value)
+            elif name[0] == VERDICT:
+                self._take_verdict(mine, value)
             elif value is None:
                 self.roots.pop(mine, None)
             else:
                 self.roots[mine] = _unpack_pair(value)
         self._restate()
+
+    def _take_verdict(self, name: str, value: bytes | None) -> None:
+        """Take what the partition's roll says of a message of the visitor."""
+        if value is None:
+            self.verdicts.pop(name, None)
+        else:
+            self.verdicts[name] = _unpack_verdict(value)
+        self._judge_anew()
 
     def _take_mark(self, name: str, value: bytes | None) -> None:
         if value is None:

@@ -28,6 +28,7 @@ from models.errors import Fenced
 from models.lanes import AnyEntity, Batch, Item, Lane, Refusal
 from models.partitions import partition_of
 from models.reports import Message, Wake, pack, unpack_messages
+from models.rolls import roll_of
 from models.rules import Rules
 from models.settings import Settings
 from models.times import parse_instant
@@ -352,7 +353,7 @@ class LaneService:
 
     async def _work(self, tables: Tables, intake: Intake, published: int) -> int:
         """One batch: load → step → commit → publish. Returns how many were published."""
-        entities = await tables.load({item.entity for item in intake.items}, self._build)
+        entities = await tables.load(await self._needed(tables, intake), self._build)
         begun = time.perf_counter()
         batch = await self._step(intake, entities)
         batch.refusals.extend(intake.refusals)
@@ -371,12 +372,21 @@ class LaneService:
         self._count(intake, batch, stepped - begun, time.perf_counter() - stepped)
         return await self._publish(outbox)
 
+    async def _needed(self, tables: Tables, intake: Intake) -> set[str]:
+        """The entities of a batch; of visitors the roll too, and whoever may have sent what a new verdict speaks of."""
+        names = {item.entity for item in intake.items}
+        if self.lane.name == "visitors":
+            names.add(roll_of(tables.partition, self.settings.partitions))
+            if sought := lanes.sought_in(intake.items):
+                names |= await tables.holding(sought)
+        return names
+
     async def _step(self, intake: Intake, entities: dict[str, AnyEntity]) -> Batch:
         """The batch's step; in a thread where it will take long, so that heartbeats go on."""
         if lanes.burden(entities.values()) > HEAVY_BURDEN:
-            return await asyncio.to_thread(lanes.step, intake.items, entities)
+            return await asyncio.to_thread(lanes.step, intake.items, entities, self.settings.partitions)
         begun = time.perf_counter()
-        batch = lanes.step(intake.items, entities)
+        batch = lanes.step(intake.items, entities, self.settings.partitions)
         if intake.facts:
             self._pace(intake.records, time.perf_counter() - begun)
         return batch

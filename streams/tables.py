@@ -39,6 +39,7 @@ from models.accounts import Totals
 from models.conversions import Cell, pack_numbers, pack_vector, unpack_numbers, unpack_vector
 from models.counts import Count, Counts, Numbers, add_counts, plus
 from models.errors import Fenced
+from models.hits import traces_of
 from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
 from models.settings import Settings
@@ -300,6 +301,20 @@ class Tables:
         for name in names:
             pipeline.hgetall(self._key("p", name))
         return [{field.decode(): value for field, value in fields.items()} for fields in await pipeline.execute()]
+
+    async def holding(self, message_ids: Iterable[str]) -> set[str]:
+        """The visitors in whose state there are traces of these messages: all are looked through, so seldom asked."""
+        traces = [trace for message in message_ids for trace in traces_of(message)]
+        prefix = self._key("e", "")
+        keys = self._redis.scan_iter(match=f"{prefix}visitor:*", count=_SCANNED_AT_ONCE)
+        everybody = {each.decode().removeprefix(prefix) async for each in keys}
+        names: set[str] = set()
+        for some in batched(sorted(everybody), _READ_AT_ONCE):
+            for name, (parts, _) in (await self._read(some)).items():
+                whole = b"".join([*map(str.encode, parts), *parts.values()])
+                if any(trace in whole for trace in traces):
+                    names.add(name)
+        return names
 
     async def _load_cells(self, cells: Iterable[Cell]) -> dict[Cell, int]:
         found = {cell: self._cells.get(cell) for cell in cells}

@@ -71,6 +71,29 @@ def test_a_verdict_of_some_messages_or_some_time_leaves_out_no_others():
     assert touches(by_time) == ["form"]
 
 
+def anybodys(bot: bool, *messages: str, at: str = THREE) -> RawFact:
+    ids = {"messageId": f"anybody's {at}", "timestamp": at, "messageIds": messages}
+    return fact("identities", type="bot", bot=bot, **ids)
+
+
+def test_a_verdict_on_messages_finds_their_visitor_whichever_comes_first():
+    uuid = "0b8f3c1e-5a1f-4f6c-9d3e-2f1a7c9b1d11"
+    page = fact("page-views", messageId=uuid, timestamp=THREE, anonymousId="v1")
+    facts = [*known_visit(), page, hit(TWO, "v2"), identify(TWO, "bob@acme.com", "v2")]
+
+    assert sorted(touches(books_of(facts))) == [uuid, "form", f"hit {ONE}", f"hit {TWO}"]
+    assert sorted(touches(books_of([*facts, anybodys(True, uuid, f"hit {ONE}")]))) == ["form", f"hit {TWO}"]
+    assert list(books_of([*facts, anybodys(True, "form", "identify")]).leads) == []
+    again = [*facts, anybodys(True, uuid), anybodys(False, uuid, at="2026-02-04T10:00:00Z")]
+    assert books_of(again).cells == books_of(facts).cells
+
+
+def test_of_two_verdicts_on_messages_with_one_id_the_smaller_stands():
+    facts = [*known_visit(), hit(THREE), anybodys(True, f"hit {THREE}"), anybodys(True, f"hit {ONE}")]
+
+    assert touches(books_of(facts)) == ["form", f"hit {THREE}"]
+
+
 def test_hits_are_left_out_before_sessions_are_cut():
     minutes = [to_text(BEGIN + number * 20 * MINUTE) for number in range(3)]
     facts = [*(hit(at) for at in minutes), identify(minutes[0], "ann@acme.com")]

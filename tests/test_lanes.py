@@ -15,7 +15,7 @@ import pytest
 from models.accounts import Account, Totals
 from models.counts import add_counts
 from models.journeys import Journey
-from models.lanes import AnyEntity, Item, builder, lane_of, opened, read, step
+from models.lanes import AnyEntity, Item, builder, lane_of, opened, read, sought_in, step
 from models.profiles import NOBODY, Profile
 from models.recompute import recompute
 from models.reports import Message, Parts, pack
@@ -74,7 +74,10 @@ class Lanes:
         for item in items:
             by_lane.setdefault(lane_of(item.entity), []).append(item)
         for mine in by_lane.values():
-            batch = step(mine, {item.entity: self.load(item.entity) for item in mine})
+            names = {item.entity for item in mine} | {name for name in self.parts if name.startswith("roll:")}
+            if sought_in(mine):
+                names |= {name for name in self.parts if name.startswith("visitor:")}
+            batch = step(mine, {name: self.load(name) for name in names}, self.rules.settings.partitions)
             for entity, changes in batch.changes.items():
                 kept = {**self.parts.get(entity, {}), **changes}
                 self.parts[entity] = {name: value for name, value in kept.items() if value is not None}

@@ -347,6 +347,8 @@ class _World:
         body = {"type": "bot", **self.message(), "bot": self.one((True, True, False)), "reason": "said so"}
         if self.rarely(0.4):
             body["messageIds"] = [self.id() for _ in range(self.rng.randrange(4))]
+            if self.rarely(0.5):
+                del body["anonymousId"]
         if self.rarely(0.3):
             body["from"] = self.instant()
         if self.rarely(0.3):
