@@ -13,7 +13,7 @@ that the filtered totals of an attribute add up to the unfiltered one.
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -34,7 +34,8 @@ from streams.reference import rules_from
 from streams.tables import batched, cell_field, counted, read_counts, table_key
 
 MOST_AT_ONCE = 50_000
-"""Accounts that a request may scan; what takes more goes on in the background."""
+"""Accounts that a request may scan; more of them, or what takes longer, goes on in the background."""
+PATIENCE_SECONDS = 20.0
 COMPACT_SECONDS = 24 * 3600
 KEPT_SECONDS = 300.0
 _TOKEN_SECONDS = 60
@@ -42,6 +43,9 @@ _SCANNED_AT_ONCE = 250
 
 Fields = Mapping[bytes, bytes]
 Progress = Callable[[int, int], None]
+Scanned = dict[str, dict[bytes, bytes]]
+"""By name, `credits:<conversion>:<dimension>` or `counts:<table>`: a hash as Redis would have it."""
+
 _compact = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 _fields = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
@@ -69,32 +73,45 @@ class Term(NamedTuple):
     accounts: frozenset[str] | None = None
 
 
+class Scan:
+    """A scan on its way: how far it is, and whether somebody was sent away to ask again."""
+
+    def __init__(self, work: Callable[[Progress], Coroutine[Any, Any, "Scanned"]]) -> None:
+        self.is_late = False
+        self.done, self.total = 0, 0
+        self.task = asyncio.create_task(work(self._note))
+
+    def _note(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+
 class Background:
-    """Scans too long for a request: begun by the first, and asked for again until they are done."""
+    """Scans that go on when they take longer than a request may, and are asked for again until they are done."""
 
     def __init__(self) -> None:
-        self._tasks: dict[Any, asyncio.Task[Any]] = {}
-        self._done: dict[Any, tuple[int, int]] = {}
+        self._scans: dict[Any, Scan] = {}
 
-    def result(self, name: Any, scan: Callable[[Progress], Awaitable[Any]]) -> Any:
-        """The scan's result; raises NotYet while it goes on."""
-        if name not in self._tasks:
-            self._tasks[name] = asyncio.create_task(self._run(name, scan))
-        task = self._tasks[name]
-        if not task.done():
-            raise NotYet(*self._done.get(name, (0, 0)))
-        return task.result()
+    async def result(
+        self, name: Any, work: Callable[[Progress], Coroutine[Any, Any, "Scanned"]], patience_seconds: float
+    ) -> "Scanned":
+        """What the scan finds; raises NotYet when it takes longer, and goes on with it.
 
-    async def _run(self, name: Any, scan: Callable[[Progress], Awaitable[Any]]) -> Any:
-        loop = asyncio.get_running_loop()
-        try:
-            return await scan(lambda done, total: self._done.__setitem__(name, (done, total)))
-        finally:
-            loop.call_later(KEPT_SECONDS, self._forget, name)
+        What took longer is kept for a while, since a report may have to wait for several.
+        """
+        scan = self._scans.get(name) or self._scans.setdefault(name, Scan(work))
+        await asyncio.wait({scan.task}, timeout=patience_seconds)
+        if not scan.task.done():
+            self._keep(name, scan)
+            raise NotYet(scan.done, scan.total)
+        if not scan.is_late:
+            self._scans.pop(name, None)
+        return scan.task.result()
 
-    def _forget(self, name: Any) -> None:
-        self._tasks.pop(name, None)
-        self._done.pop(name, None)
+    def _keep(self, name: Any, scan: Scan) -> None:
+        if not scan.is_late:
+            loop = asyncio.get_running_loop()
+            scan.is_late = True
+            scan.task.add_done_callback(lambda _: loop.call_later(KEPT_SECONDS, self._scans.pop, name, None))
 
 
 background: ContextVar[Background | None] = ContextVar("background", default=None)
@@ -211,26 +228,23 @@ async def _hashes(redis: Any, settings: Settings, *names: str) -> list[Fields]:
 
 # --- scanning ---------------------------------------------------------------------------
 
-Tables = dict[str, dict[bytes, bytes]]
-"""By name, `credits:<conversion>:<dimension>` or `counts:<table>`: a hash as Redis would have it."""
 
-
-async def _scanned(redis: Any, settings: Settings, accounts: frozenset[str], names: Sequence[str]) -> Tables:
+async def _scanned(redis: Any, settings: Settings, accounts: frozenset[str], names: Sequence[str]) -> Scanned:
     """What the accounts come to in these tables."""
 
-    def scan(tell: Progress) -> Awaitable[Tables]:
+    def scan(tell: Progress) -> Coroutine[Any, Any, Scanned]:
         return _scan(redis, settings, accounts, names, tell)
 
     later = background.get()
-    if later is None or len(accounts) <= MOST_AT_ONCE:
+    if later is None:
         return await scan(lambda done, total: None)
-    found: Tables = later.result((settings.lanes.version, accounts, *names), scan)
-    return found
+    patience = PATIENCE_SECONDS if len(accounts) <= MOST_AT_ONCE else 0.0
+    return await later.result((settings.lanes.version, accounts, *names), scan, patience)
 
 
 async def _scan(
     redis: Any, settings: Settings, accounts: frozenset[str], names: Sequence[str], tell: Progress
-) -> Tables:
+) -> Scanned:
     rules = rules_from(settings)
     sums: dict[str, dict[str, Any]] = {name: {} for name in names}
     done = 0
