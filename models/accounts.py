@@ -555,7 +555,8 @@ class Account:
             add_counts(after.counts, noted.items() if was_booking else self.journey.null_counts())
             self._recount(after, surrounded)
             totals.newest.extend(self._added(pending))
-        self._settle(totals, before, after, old, new)
+        if old or new:
+            self._settle(totals, before, after, old, new)
         if disturbed is not None:
             self.warming.disturb(disturbed)
         if looks:

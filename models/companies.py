@@ -112,6 +112,8 @@ class Company:
     def contents(self, is_merged: bool) -> Contents:
         """What domains, customers and the parent company should hold of the account."""
         contents: Contents = {}
+        if not self._changes and not self._merged:  # as most accounts
+            return contents
         for claim in claims_of(self.name, self._changes.values(), self._rules):
             contents[claim.entity] = {f"{CLAIM}:": pack((claim.at, claim.id, self.name))}
         parent = None if is_merged else self.profile.parent
