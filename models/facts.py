@@ -634,13 +634,11 @@ KIND_NAMES = {
 }
 
 
-def _account_id(value: str | int | None | UnsetType, where: str) -> str | None | UnsetType:
+def _account_id(value: str | int | None | UnsetType) -> str | None | UnsetType:
+    """The id; exports write an empty one where a CRM has none."""
     if value is None or isinstance(value, UnsetType):
         return value
-    text = as_text(value).strip()
-    if not text:
-        raise BadInput(where, "an account id or null", value)
-    return text
+    return as_text(value).strip() or None
 
 
 def _needed(value: str | int, where: str) -> str:
@@ -658,7 +656,7 @@ def _read_contact(raw: _Contact, value: bytes, at: int, settings: Settings) -> C
     person = person_id(raw.person, settings)
     if person is None:
         raise BadInput("contact-changes.person", "an e-mail or user id that is nobody's placeholder", raw.person)
-    account = _account_id(raw.account, "contact-changes.account")
+    account = _account_id(raw.account)
     created = _optional_instant(raw.createdAt, "contact-changes.createdAt")
     role = _lower(raw.role) if isinstance(raw.role, str) else raw.role
     return ContactChange(at, raw.messageId, person, raw.source.strip(), value, account, created, role)
@@ -672,8 +670,8 @@ def _read_account(raw: _Account, value: bytes, at: int, settings: Settings) -> A
         raw=value,
         domains=_list_of(raw.domains, "account-changes.domains", "a domain such as acme.com"),
         customers=_list_of(raw.customers, "account-changes.customers", "a customer's id such as stripe:cus_1"),
-        merged_into=_account_id(raw.mergedInto, "account-changes.mergedInto"),
-        parent=_account_id(raw.parent, "account-changes.parent"),
+        merged_into=_account_id(raw.mergedInto),
+        parent=_account_id(raw.parent),
         name=_clean(raw.name) if isinstance(raw.name, str) else raw.name,
         quiet=raw.quiet,
         attributes=_attributes(raw.attributes),
@@ -719,7 +717,7 @@ def _read_deal(raw: _Deal, value: bytes, at: int, settings: Settings) -> DealCha
         id=raw.messageId,
         deal=_needed(raw.dealId, "deal-changes.dealId"),
         raw=value,
-        account=_account_id(raw.account, "deal-changes.account"),
+        account=_account_id(raw.account),
         contacts=_contacts(raw.contacts, settings),
         name=raw.name,
         pipeline=raw.pipeline,

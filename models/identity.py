@@ -115,7 +115,7 @@ def host_of(url: str) -> str:
 
 def account_id(text: str, registrable: Callable[[str], str | None]) -> str:
     """A host name means its registrable domain, any other text is a CRM id as it is."""
-    is_host = "." in text and host_of(text) == text.lower() and " " not in text
+    is_host = "." in text and host_of(text) == text.lower().rstrip(".") and " " not in text
     return (registrable(text) if is_host else None) or text
 
 

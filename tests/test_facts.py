@@ -7,6 +7,7 @@ import pytest
 
 from models.errors import BadInput
 from models.facts import (
+    ContactChange,
     DealChange,
     FormFill,
     Hit,
@@ -16,8 +17,10 @@ from models.facts import (
     decode,
     key_of,
 )
+from models.identity import account_id
 from models.settings import Settings
 from models.times import parse_instant
+from streams.reference import registrable
 
 NOW = parse_instant("2026-06-01T00:00:00Z", "now")
 
@@ -138,3 +141,18 @@ def test_what_is_no_message_at_all_is_refused(value: bytes | None) -> None:
 def test_a_fact_larger_than_the_setting_is_refused() -> None:
     with pytest.raises(BadInput, match="at most"):
         decode("page-views", b" " * (4 * 1024 * 1024 + 1), NOW, Settings())
+
+
+@pytest.mark.parametrize(
+    ("topic", "named"),
+    [("contact-changes", {"person": "ann@acme.com", "source": "crm"}), ("deal-changes", {"dealId": "D1"})],
+)
+def test_an_empty_account_is_none_as_exports_write_it(topic: str, named: dict[str, str]) -> None:
+    fact = read(topic, account=" ", **named)
+
+    assert isinstance(fact, ContactChange | DealChange)
+    assert fact.account is None
+
+
+def test_a_host_name_with_the_roots_dot_is_the_same_host() -> None:
+    assert account_id("ACME.com.", registrable) == account_id("www.acme.com", registrable) == "acme.com"
