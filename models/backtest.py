@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal, localcontext
 from typing import NamedTuple
 
+from models import flows
 from models.counts import Tables
-from models.flows import Period, happened
+from models.flows import by_month, happened
 from models.forecast import Forecast, month_before, span_of
 from models.hazards import EXACT
 from models.pipeline import POT
@@ -54,7 +55,7 @@ def day_of_trial(month: str, ahead: int) -> str:
 
 def months_to_try(tables: Tables, today: str, ahead: int) -> list[str]:
     """The whole months with enough of them before, up to the last one in which anything was won or refunded."""
-    won = sorted(name.rpartition(":")[2] for name, fields in tables.items() if name.startswith(f"{POT}:") and fields)
+    won = sorted(by_month(tables, POT))
     if len(won) <= WARM_UP_MONTHS:
         return []
     first, last = month_before(won[WARM_UP_MONTHS - 1], -ahead), min(won[-1], month_before(today[:7], 1))
@@ -67,7 +68,7 @@ def months_to_try(tables: Tables, today: str, ahead: int) -> list[str]:
 
 def came_in(tables: Tables, month: str) -> int:
     """What was won less refunds in the month."""
-    return sum(amount for (amount,) in happened(tables, POT, Period(f"{month}-01", f"{month}-31")).values())
+    return sum(amount for (amount,) in happened(tables, POT, flows.month(month)).values())
 
 
 def trial(then: Forecast, month: str, ahead: int, came: int) -> Trial:

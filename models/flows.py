@@ -1,14 +1,17 @@
 """What happened when: counts of things that have a day, for all time and for any period.
 
 table T            field [values…]          all time
+table T:2026       field ["04", values…]    the year's months
 table T:2026-04    field ["03", values…]    the month's days
 table months       field 2026-04            how many deals something of is booked in the month
 
-All time is read from one table, a period from those of its months; both cost by days and
-values, not by deals. Durations are kept as histograms: a field has the counts of `SLOTS`
-durations in a row, so that medians and percentiles are exact.
+All time is read from one table, a period's whole months from those of the years, the rest
+from those of the months at its ends: that costs by values and durations, not by deals.
+Durations are kept as histograms: a field has the counts of `SLOTS` durations in a row, so
+that medians and percentiles are exact.
 """
 
+from calendar import monthrange
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +21,7 @@ from models.counts import Count, Numbers, Tables, field_of, plus, values_in
 MONTHS = "months"
 SLOTS = 16
 _SLOT = tuple(tuple(int(number == place) for number in range(SLOTS)) for place in range(SLOTS))
-_MONTH = len("2026-04")
+_YEAR, _MONTH = len("2026"), len("2026-04")
 
 Values = tuple[Any, ...]
 Sums = dict[Values, Numbers]
@@ -38,6 +41,7 @@ def counts_of(happening: Happening) -> Iterator[tuple[Count, Numbers]]:
     """Where a happening is added up."""
     table, day, values, numbers = happening
     yield Count(table, field_of(*values)), numbers
+    yield Count(f"{table}:{day[:_YEAR]}", field_of(day[_YEAR + 1 : _MONTH], *values)), numbers
     yield Count(f"{table}:{day[:_MONTH]}", field_of(day[_MONTH + 1 :], *values)), numbers
 
 
@@ -65,13 +69,26 @@ class Period(NamedTuple):
         first, last = self.since[:_MONTH], self.until[:_MONTH] or "9999-12"
         return sorted(month for month in known if first <= month <= last)
 
+    def has_whole(self, month: str) -> bool:
+        """Does every day of the month lie in it?"""
+        year, number = map(int, month.split("-"))
+        return f"{month}-01" in self and f"{month}-{monthrange(year, number)[1]}" in self
+
 
 ALL_TIME = Period()
 
 
+def month(name: str) -> Period:
+    """The days of a month, such as 2026-04."""
+    return Period(f"{name}-01", f"{name}-31")
+
+
 def tables_needed(table: str, period: Period, months: Iterable[str]) -> list[str]:
     """The tables to read for a period; `months` are those of the table `months`."""
-    return [table] if period == ALL_TIME else [f"{table}:{month}" for month in period.months(months)]
+    if period == ALL_TIME:
+        return [table]
+    names = (each[:_YEAR] if period.has_whole(each) else each for each in period.months(months))
+    return [f"{table}:{name}" for name in dict.fromkeys(names)]
 
 
 def happened(tables: Tables, table: str, period: Period = ALL_TIME) -> Sums:
@@ -79,21 +96,41 @@ def happened(tables: Tables, table: str, period: Period = ALL_TIME) -> Sums:
     if period == ALL_TIME:
         return {tuple(values_in(field)): numbers for field, numbers in tables.get(table, {}).items()}
     sums: Sums = {}
-    for (_, *values), numbers in days_of(tables, table, period):
-        have = sums.get(tuple(values))
-        sums[tuple(values)] = numbers if have is None else plus(have, numbers)
+    for values, numbers in _within(tables, table, period):
+        have = sums.get(values)
+        sums[values] = numbers if have is None else plus(have, numbers)
     return sums
 
 
-def days_of(tables: Tables, table: str, period: Period) -> Iterator[tuple[Values, Numbers]]:
-    """(day, values…) and numbers of each day of the period."""
-    months = (name.rpartition(":")[2] for name in tables if name.rpartition(":")[0] == table)
-    for month in period.months(months):
-        for field, numbers in tables[f"{table}:{month}"].items():
-            number, *values = values_in(field)
-            day = f"{month}-{number}"
-            if day in period:
-                yield (day, *values), numbers
+def _within(tables: Tables, table: str, period: Period) -> Iterator[tuple[Values, Numbers]]:
+    """What the months that lie wholly in the period have, and the days of the others."""
+    for name in tables:
+        of, _, time = name.rpartition(":")
+        if of == table and _reaches(period, time):
+            for field, numbers in tables[name].items():
+                number, *values = values_in(field)
+                at = f"{time}-{number}"
+                if period.has_whole(at) if len(time) == _YEAR else at in period:
+                    yield tuple(values), numbers
+
+
+def _reaches(period: Period, time: str) -> bool:
+    """Has the year whole months of the period, or the month days of it that no year's table has?"""
+    if len(time) == _YEAR:
+        return period.since[:_YEAR] <= time <= (period.until[:_YEAR] or "9999")
+    return bool(period.months([time])) and not period.has_whole(time)
+
+
+def by_month(tables: Tables, table: str) -> dict[str, Sums]:
+    """The numbers of a table by month and values, where the tables of years are there."""
+    months: dict[str, Sums] = {}
+    for name in tables:
+        of, _, year = name.rpartition(":")
+        if of == table and len(year) == _YEAR:
+            for field, numbers in tables[name].items():
+                number, *values = values_in(field)
+                months.setdefault(f"{year}-{number}", {})[tuple(values)] = numbers
+    return months
 
 
 def durations(sums: Mapping[Values, Numbers]) -> Counter[int]:

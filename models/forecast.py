@@ -17,22 +17,21 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from models.counts import Tables
-from models.flows import Period, days_of, durations, happened, nearest_rank, tables_needed
+from models.flows import Period, durations, happened, month, nearest_rank, tables_needed
 from models.hazards import EXACT, HORIZON, Counter, Stage, observed, weeks_since
 from models.pipeline import (
-    CLOSED,
     EXITS,
     EXPECTED,
     LEAD,
     NAMED,
     OPEN,
     OPPORTUNITY,
+    OUTCOMES,
     POT,
     QUALITY,
     STARTS,
     WIN_DAYS,
     WINS,
-    Closed,
     Open,
     Wins,
 )
@@ -166,6 +165,38 @@ def _days_up_to(last: int, days: int) -> Period:
 
 def first_tables(day: str, grain: str, months: Iterable[str]) -> list[str]:
     """The tables that a forecast of `day` reads first; `months` are those of the table `months`."""
+    known, before = list(months), Period(f"{month_before(day[:7], MOST_MONTHS)}-01", f"{day[:7]}-31")
+    year, pot = _days_up_to(number_of(day), YEAR_DAYS), Period(day_numbered(span_of(day, grain).first), day)
+    asked = ((WINS, before), (WINS, year), (WIN_DAYS, year), (POT, pot), (POT, month(day[:7])))
+    flows = (name for table, period in asked for name in tables_needed(table, period, known))
+    return [OPEN, EXPECTED, EXITS, OUTCOMES, WINS, QUALITY, NAMED, *dict.fromkeys(flows)]
+
+
+def more_tables(tables: Tables, day: str) -> list[str]:
+    """Those it reads then: when stages were first named, and who began a usual time before."""
+    number = number_of(day)
+    _, days = _win_days(tables, day)
+    periods = [_days_up_to(number, RATE_DAYS), _days_up_to(number - days, YEAR_DAYS)]
+    starts = (name for period in periods for name in tables_needed(STARTS, period, _months(period)))
+    return [*naming_tables(tables), *dict.fromkeys(starts)]
+
+
+def _months(period: Period) -> list[str]:
+    """The months that have days of the period, the last one first."""
+    first, last = period.since[:7], period.until[:7]
+    number = (int(last[:4]) - int(first[:4])) * 12 + int(last[5:]) - int(first[5:]) + 1
+    return [month_before(last, back) for back in range(number)]
+
+
+def _days_up_to(last: int, days: int) -> Period:
+    return Period(day_numbered(last - days + 1), day_numbered(last))
+
+
+# --- which tables -----------------------------------------------------------------------
+
+
+def first_tables(day: str, grain: str, months: Iterable[str]) -> list[str]:
+    """The tables that a forecast of `day` reads first; `months` are those of the table `months`."""
     known, span = list(months), span_of(day, grain)
     year = Period(f"{month_before(day[:7], MOST_MONTHS)}-01", day)
     pot = Period(day_numbered(span.first), day)
@@ -263,7 +294,7 @@ class Forecast:
             )
 
     def _starts(self, start: str, period: Period) -> int:
-        return sum(number for (_, each), (number,) in days_of(self.tables, STARTS, period) if each == start)
+        return happened(self.tables, STARTS, period).get((start,), (0,))[0]
 
     @cached_property
     def variation(self) -> Decimal:
@@ -284,9 +315,8 @@ class Forecast:
         first = next((number for number, each in enumerate(whole) if earlier or each.won), len(whole))
         return [each.amount for each in whole[first:]]
 
-    def _wins_in(self, month: str) -> Wins:
-        period = Period(f"{month}-01", f"{month}-31")
-        return Wins(*happened(self.tables, WINS, period).get((OPPORTUNITY,), Wins()))
+    def _wins_in(self, name: str) -> Wins:
+        return Wins(*happened(self.tables, WINS, month(name)).get((OPPORTUNITY,), Wins()))
 
     # --- open deals ---------------------------------------------------------------------
 
@@ -298,11 +328,9 @@ class Forecast:
     @cached_property
     def fixed(self) -> list[str]:
         """The pipelines with too few closed deals for a counter of their own."""
-        closed: dict[str, int] = defaultdict(int)
-        for (pipeline, _), numbers in happened(self.tables, CLOSED).items():
-            closed[pipeline] += Closed(*numbers).won + Closed(*numbers).lost
+        closed = {pipeline: sum(numbers) for (pipeline,), numbers in happened(self.tables, OUTCOMES).items()}
         pipelines = {pipeline for pipeline, *_ in happened(self.tables, OPEN)}
-        return sorted(each for each in pipelines if closed[each] < ENOUGH)
+        return sorted(each for each in pipelines if closed.get(each, 0) < ENOUGH)
 
     @cached_property
     def buckets(self) -> list[Bucket]:
@@ -348,7 +376,7 @@ class Forecast:
 
     @cached_property
     def _orders(self) -> dict[str, list[str]]:
-        return stage_orders(self.tables, self._rules)
+        return stage_orders(self.tables, self._rules.settings)
 
     def chance(self, stage: Stage, entered: str, quality: str | None = None) -> Decimal:
         """P(won within the horizon) of a deal that entered the stage on a day."""
@@ -386,8 +414,8 @@ class Forecast:
     @cached_property
     def win_rate(self) -> Decimal:
         """Of all closed deals those won; 0 without any."""
-        closed = [Closed(*numbers) for numbers in happened(self.tables, CLOSED).values()]
-        won, lost = sum(each.won for each in closed), sum(each.lost for each in closed)
+        outcomes = happened(self.tables, OUTCOMES).values()
+        won, lost = sum(won for won, _ in outcomes), sum(lost for _, lost in outcomes)
         with localcontext(EXACT):
             return Decimal(won) / (won + lost) if won + lost else _ZERO
 

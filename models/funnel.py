@@ -155,7 +155,7 @@ def funnel_tables(period: Period, months: Iterable[str]) -> list[str]:
 
 def stage_flows(tables: Tables, period: Period, rules: Rules) -> Iterator[StageFlow]:
     """Every stage of every pipeline in its order; (none) first, where deals were without a stage."""
-    orders = stage_orders(tables, rules)
+    orders = stage_orders(tables, rules.settings)
     entered, left = happened(tables, ENTERED, period), happened(tables, LEFT, period)
     opened, converted = _open_stays(tables), _conversions(tables, period, orders)
     seen = {*entered, *opened, *converted, *(key[:2] for key in left)}

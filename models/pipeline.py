@@ -11,6 +11,7 @@ expected        pipeline, stage, expected close, quality   see `Open`
 open_owners     owner, pipeline, stage, entered, quality   see `Open`
 open_ages       by, value, created day                     open deals, their amount
 exits           pipeline, stage, week, exit, to            stays that ended so at that age
+outcomes        pipeline                                   deals won, lost
 named           pipeline, stage, month                     deals that first named the stage then
 named:2026-04   pipeline, stage, day and hour              the same within the month
 quality         attribute, value                           deals won, lost
@@ -48,7 +49,7 @@ LEAD, OPPORTUNITY = "lead", "opportunity"
 FIRST_CHANNEL = "first_channel"
 
 PIPELINE, OPEN, EXPECTED, OPEN_OWNERS, OPEN_AGES = "pipeline", "open", "expected", "open_owners", "open_ages"
-EXITS, NAMED, QUALITY = "exits", "named", "quality"
+EXITS, NAMED, QUALITY, OUTCOMES = "exits", "named", "quality", "outcomes"
 ENTERED, LEFT, CONVERTED, CLOSED, CYCLES = "entered", "left", "converted", "closed", "cycles"
 WINS, WIN_DAYS, STARTS, POT = "wins", "win_days", "starts", "pot"
 
@@ -194,7 +195,7 @@ def deal_counts(
     for happening in happenings:
         yield from counts_of(happening)
     yield from ((Count(MONTHS, month), (1,)) for month in {happening.day[:7] for happening in happenings})
-    yield from _quality(deal, around, rules)
+    yield from _outcome(deal, around, rules)
     if is_open(deal, rules):
         yield from _open(deal, stays, around, rules)
 
@@ -286,9 +287,10 @@ def _quality_of(around: Surroundings, attribute: str) -> str | None:
     return None if attribute == "none" else qualities_of(around).get(attribute, NONE)
 
 
-def _quality(deal: Deal, around: Surroundings, rules: Rules) -> Iterator[tuple[Count, Numbers]]:
+def _outcome(deal: Deal, around: Surroundings, rules: Rules) -> Iterator[tuple[Count, Numbers]]:
     outcome = (int(won_at(deal, rules) is not None), int(lost_at(deal, rules) is not None))
     if any(outcome):
+        yield Count(OUTCOMES, field_of(pipeline_of(deal))), outcome
         for attribute, value in qualities_of(around).items():
             yield Count(QUALITY, field_of(attribute, value)), outcome
 

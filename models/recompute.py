@@ -59,7 +59,17 @@ from models.facts import (
     key_of,
 )
 from models.facts import Hit as PageView
-from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels, labels_of
+from models.filters import (
+    NO_LABELS,
+    Labels,
+    Where,
+    attribute_counts,
+    cells_under,
+    counts_under,
+    kept_labels,
+    labels_of,
+    matches,
+)
 from models.funnel import account_counts
 from models.identity import Link, Root, account_id, roots_of
 from models.members import (
@@ -131,10 +141,13 @@ class Books:
         return {stage: list(numbers) for stage, numbers in table_of(self.counts, PIPELINE).items()}
 
 
-def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules, before: int = _NO_LIMIT) -> Books:
+def recompute(
+    facts: Iterable[tuple[str, bytes | None, int]], rules: Rules, before: int = _NO_LIMIT, where: Where = ()
+) -> Books:
     """The books of all facts (as RawFact) stamped `before` that instant.
 
-    Their order does not matter, nor how often each came.
+    Their order does not matter, nor how often each came. Cells and counts are those of the
+    accounts that fulfil every condition.
     """
     books = Books()
     kept = _Facts(rules)
@@ -146,7 +159,7 @@ def recompute(facts: Iterable[tuple[str, bytes | None, int]], rules: Rules, befo
     books.companies = _companies(kept, accounts, rules)
     books.journeys = _journeys(_touches(kept, people, rules), people, accounts)
     books.warmth = _warmth(books.journeys, rules)
-    filing = _Filing(books, rules)
+    filing = _Filing(books, rules, where)
     _book_leads(books, filing, people, accounts, rules)
     _book_deals(books, filing, kept, people, accounts, rules)
     _book_uses(filing, kept, people, accounts, rules)
@@ -632,14 +645,17 @@ def _warmth(journeys: Mapping[str, Sequence[Owned]], rules: Rules) -> dict[str, 
 class _Filing:
     """Adds what is booked of an account to the books, itself and under the account's labels."""
 
-    def __init__(self, books: Books, rules: Rules) -> None:
+    def __init__(self, books: Books, rules: Rules, where: Where) -> None:
         self._books = books
+        self._where = where
         self._labels = {name: labels_of(profile) for name, (profile, _) in books.companies.items()}
         self._kept = {name: kept_labels(labels, rules.settings.filters) for name, labels in self._labels.items()}
         self._own: dict[str, tuple[Cells, Counts]] = defaultdict(lambda: ({}, {}))
 
     def of(self, account: str) -> tuple[Cells, Counts]:
-        """Where to add what is booked of an account."""
+        """Where to add what is booked of an account; nowhere when it was not asked for."""
+        if self._where and not matches(self._where, self.labels(account)):
+            return {}, {}
         return self._own[account] if self._kept.get(account) else (self._books.cells, self._books.counts)
 
     def labels(self, account: str) -> Labels:

@@ -6,7 +6,7 @@ from functools import cmp_to_key, partial
 from models.counts import Tables, values_in
 from models.flows import happened
 from models.pipeline import EXITS, NAMED, NONE
-from models.rules import Rules
+from models.settings import Settings
 
 _Stage = tuple[str, str]
 """Pipeline and stage."""
@@ -38,7 +38,7 @@ def first_named(tables: Tables) -> dict[_Stage, str]:
     }
 
 
-def stage_orders(tables: Tables, rules: Rules) -> dict[str, list[str]]:
+def stage_orders(tables: Tables, settings: Settings) -> dict[str, list[str]]:
     """The open stages of each pipeline in their order, without (none).
 
     Those of the setting come first, then the others by the time of the first fact naming
@@ -48,7 +48,7 @@ def stage_orders(tables: Tables, rules: Rules) -> dict[str, list[str]]:
     moves = _moves(tables)
     orders: dict[str, list[str]] = {}
     for pipeline in dict.fromkeys(pipeline for pipeline, _ in sorted(named)):
-        settings = rules.settings.pipeline(pipeline)
+        settings = settings.pipeline(pipeline)
         closing = {*settings.won, *settings.lost, NONE}
         found = [stage for each, stage in named if each == pipeline and stage not in settings.stages]
         others = sorted(found, key=cmp_to_key(partial(_compared, pipeline, named, moves)))
@@ -56,10 +56,10 @@ def stage_orders(tables: Tables, rules: Rules) -> dict[str, list[str]]:
     return orders
 
 
-def stage_places(tables: Tables, rules: Rules) -> dict[str, int]:
+def stage_places(tables: Tables, settings: Settings) -> dict[str, int]:
     """The place of each stage among those of all pipelines: configured ones first and in their order."""
-    configured = [stage for each in rules.settings.pipelines.values() for stage in each.stages]
-    within = {stage: place for order in stage_orders(tables, rules).values() for place, stage in enumerate(order)}
+    configured = [stage for each in settings.pipelines.values() for stage in each.stages]
+    within = {stage: place for order in stage_orders(tables, settings).values() for place, stage in enumerate(order)}
     others = [
         stage
         for *_, stage in sorted(

@@ -12,9 +12,9 @@ from typing import Any
 from models.backtest import Trial, came_in, day_of_trial, months_to_try, summary, trial
 from models.counts import Tables
 from models.errors import BadInput
+from models.filters import Where
 from models.forecast import GRAINS, Forecast, Outlook, first_tables, half_up, more_tables
 from models.pipeline import LOST, MOVED, POT, WON
-from models.recompute import RawFact
 from models.settings import Settings
 from models.times import day_numbered
 from streams.statistics import Statistics, facts_so_far, of_facts, statistics, today
@@ -31,7 +31,13 @@ MOST_MONTHS_AHEAD = 12
 
 
 async def forecast(
-    redis: Any, settings: Settings, *, grain: str = "month", periods: int | None = None, day: str | None = None
+    redis: Any,
+    settings: Settings,
+    *,
+    grain: str = "month",
+    periods: int | None = None,
+    day: str | None = None,
+    where: Where = (),
 ) -> list[Row]:
     """Rows of the day's month, quarter or year and the next ones: each part apart, and the range.
 
@@ -45,7 +51,7 @@ async def forecast(
     number = PERIODS[grain] if periods is None else periods
     if not 1 <= number <= MOST_PERIODS:
         raise BadInput("periods", f"a number from 1 to {MOST_PERIODS}", number)
-    found = await forecast_of(await statistics(redis, settings, day), grain)
+    found = await forecast_of(await statistics(redis, settings, day, where), grain)
     return [_row(outlook, found, settings) for outlook in found.outlooks(grain, number)]
 
 
@@ -77,14 +83,14 @@ def _row(outlook: Outlook, of: Forecast, settings: Settings) -> Row:
     }
 
 
-async def chances(redis: Any, settings: Settings, *, day: str | None = None) -> list[Row]:
+async def chances(redis: Any, settings: Settings, *, day: str | None = None, where: Where = ()) -> list[Row]:
     """The probability counter: rows {pipeline, stage, week, at_risk, won, lost, moved, chance, by_hand}.
 
     `chance` is P(won within 52 weeks) of a deal that has been in the stage for `week` whole weeks,
     of which `at_risk` stays were seen and so many ended in that week. `by_hand` says that the
     pipeline has too few closed deals and the operator's probability holds at every age.
     """
-    found = await forecast_of(await statistics(redis, settings, day))
+    found = await forecast_of(await statistics(redis, settings, day, where))
     return [
         {
             "pipeline": pipeline,
@@ -100,12 +106,12 @@ async def chances(redis: Any, settings: Settings, *, day: str | None = None) -> 
     ]
 
 
-async def lead_quality(redis: Any, settings: Settings, *, day: str | None = None) -> list[Row]:
+async def lead_quality(redis: Any, settings: Settings, *, day: str | None = None, where: Where = ()) -> list[Row]:
     """Rows {attribute, value, won, lost, win_rate, factor}: how much likelier than others a kind of lead is won.
 
     `factor` is None with fewer than 20 closed deals.
     """
-    found = await forecast_of(await statistics(redis, settings, day))
+    found = await forecast_of(await statistics(redis, settings, day, where))
     return [
         {
             "attribute": attribute,
@@ -128,7 +134,13 @@ def rounded(number: Decimal | None) -> float | None:
 
 
 async def backtest(
-    redis: Any, settings: Settings, *, ahead: int = 1, since: str | None = None, until: str | None = None
+    redis: Any,
+    settings: Settings,
+    *,
+    ahead: int = 1,
+    since: str | None = None,
+    until: str | None = None,
+    where: Where = (),
 ) -> Row:
     """What was forecast of each month `ahead` months before its end, from the facts stamped up to then.
 
@@ -142,21 +154,19 @@ async def backtest(
     first, last = _month("from", since) or "", _month("to", until) or "9999-12"
     day = today(settings)
     facts = await facts_so_far(redis, settings)
-    tables = await _won(await asyncio.to_thread(of_facts, facts, settings, day))
+    tables = await _won(await asyncio.to_thread(of_facts, facts, settings, day, where))
     months = [month for month in months_to_try(tables, day, ahead) if first <= month <= last]
-    trials = [await _tried(facts, settings, month, ahead, came_in(tables, month)) for month in months]
+    trials = []
+    for month in months:
+        then = await asyncio.to_thread(of_facts, facts, settings, day_of_trial(month, ahead), where)
+        trials.append(trial(await forecast_of(then), month, ahead, came_in(tables, month)))
     totals = {name: rounded(value) for name, value in summary(trials)._asdict().items()}
     return {"months_ahead": ahead, **totals, "months": [_trial_row(each, settings) for each in trials]}
 
 
 async def _won(now: Statistics) -> Tables:
     """What was won in each month."""
-    return await now.tables([f"{POT}:{month}" for month in await now.months()])
-
-
-async def _tried(facts: list[RawFact], settings: Settings, month: str, ahead: int, came: int) -> Trial:
-    then = await asyncio.to_thread(of_facts, facts, settings, day_of_trial(month, ahead))
-    return trial(await forecast_of(then), month, ahead, came)
+    return await now.tables([f"{POT}:{year}" for year in sorted({month[:4] for month in await now.months()})])
 
 
 def _trial_row(each: Trial, settings: Settings) -> Row:

@@ -5,16 +5,17 @@ Each report is for a day, default today (streams.statistics).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from models.catalogue import OPEN as OPEN_CREDITS
-from models.catalogue import kept_models
-from models.conversions import numbers_of
+from models.catalogue import conversion_kinds, kept_models
+from models.conversions import Cells, numbers_of
 from models.counts import Tables
 from models.errors import BadInput
+from models.filters import Where
 from models.flows import Period, happened
 from models.forecast import Forecast, half_up, span_of
 from models.funnel import (
@@ -40,6 +41,7 @@ from streams.statistics import Statistics, checked_day, statistics
 
 CREDITED = ("team", "channel", "source", "campaign", "rep")
 OPEN_BY = ("stage", "owner", *CREDITED)
+FUNNEL_CHANNEL = "funnel_channel"
 GRAINS = ("total", "month", "quarter", "year")
 
 
@@ -47,7 +49,13 @@ GRAINS = ("total", "month", "quarter", "year")
 
 
 async def pipeline(
-    redis: Any, settings: Settings, *, by: str = "stage", model: str = "first_touch", day: str | None = None
+    redis: Any,
+    settings: Settings,
+    *,
+    by: str = "stage",
+    model: str = "first_touch",
+    day: str | None = None,
+    where: Where = (),
 ) -> list[Row]:
     """Open deals by stage, owner, team, channel, source, campaign or rep.
 
@@ -57,9 +65,8 @@ async def pipeline(
     deals' opportunity credits under `model`, counts in millionths, without a weighted amount.
     """
     wanted = by.strip().lower().replace("-", "_")
-    if wanted not in OPEN_BY:
-        raise BadInput("by", f"one of {', '.join(OPEN_BY)}", by)
-    known = await statistics(redis, settings, day)
+    _one_of("by", OPEN_BY, wanted)
+    known = await statistics(redis, settings, day, where)
     if wanted in CREDITED:
         return await _credited(known, dimension_of(wanted), model)
     return await _open_rows(known, wanted)
@@ -68,16 +75,16 @@ async def pipeline(
 async def _open_rows(known: Statistics, by: str) -> list[Row]:
     table = OPEN if by == "stage" else OPEN_OWNERS
     found = await forecast_of(known)
-    tables = {**await known.tables([OPEN, OPEN_OWNERS, OPEN_AGES]), **found.tables}
+    tables = {**await known.tables([OPEN_AGES, *([] if by == "stage" else [OPEN_OWNERS])]), **found.tables}
     weighted = _weighted(tables, table, found)
-    places = stage_places(tables, known.rules) if by == "stage" else {}
+    places = stage_places(tables, known.rules.settings) if by == "stage" else {}
     rows = [
         {by: value, **_open_numbers(ages), "weighted_amount": half_up(weighted.get(value, Decimal(0)))}
         for value, ages in _ages(tables, by, known.day).items()
     ]
 
     def place(row: Row) -> tuple[Any, ...]:
-        return places.get(row[by], len(places)), -row["amount"], -row["count"], row[by] is None, row[by] or ""
+        return places.get(row[by], -1), -row["amount"], -row["count"], row[by] is None, row[by] or ""
 
     return [_ordered(row, by, known) for row in sorted(rows, key=place)]
 
@@ -133,10 +140,7 @@ def _weighted(tables: Tables, table: str, found: Forecast) -> Mapping[str | None
 
 
 async def _credited(known: Statistics, dimension: str, model: str) -> list[Row]:
-    models = kept_models(known.rules.settings)
-    if model not in models:
-        raise BadInput("model", f"one of {', '.join(models)}", model)
-    place, aged = 2 * models.index(model), defaultdict(list)
+    place, aged = _place_of(model, known.rules.settings), defaultdict(list)
     for cell, vector in (await known.cells(OPEN_CREDITS, dimension)).items():
         count, amount = numbers_of(vector, known.rules.width)[place : place + 2]
         aged[cell.value].append(Aged(_age(cell.day, known.day), count, amount))
@@ -144,6 +148,18 @@ async def _credited(known: Statistics, dimension: str, model: str) -> list[Row]:
     there = (row for row in rows if row["count"] or row["amount"])
     ordered = sorted(there, key=lambda row: (-row["amount"], -row["count"], row[dimension] or "~"))
     return [_ordered(row, dimension, known) for row in ordered]
+
+
+def _place_of(model: str, settings: Settings) -> int:
+    """Where a cell keeps the model's count; its amount is the next number."""
+    models = kept_models(settings)
+    return 2 * models.index(_one_of("model", models, model))
+
+
+def _one_of(where: str, known: Sequence[str], value: str) -> str:
+    if value not in known:
+        raise BadInput(where, f"one of {', '.join(known)}", value)
+    return value
 
 
 # --- how fast ---------------------------------------------------------------------------
@@ -158,6 +174,7 @@ async def velocity(
     since: str | None = None,
     until: str | None = None,
     day: str | None = None,
+    where: Where = (),
 ) -> list[Row]:
     """Rows of deals by the period in which they closed, all time by default, in total or by pipeline or owner.
 
@@ -165,9 +182,8 @@ async def velocity(
     currency}: sizes before refunds, cycles from creation to win; velocity is open deals × win rate ×
     average size / mean cycle, None at a cycle of 0. Without a denominator a number is None.
     """
-    if by not in BY:
-        raise BadInput("by", f"one of {', '.join(BY)}", by)
-    known = await statistics(redis, settings, day)
+    _one_of("by", BY, by)
+    known = await statistics(redis, settings, day, where)
     return [
         {"period": name, **({} if by == "total" else {by: each.value}), **_velocity_row(each, settings)}
         async for name, period, tables in _periods(known, grain, since, until, velocity_tables)
@@ -196,28 +212,52 @@ async def funnel(
     redis: Any,
     settings: Settings,
     *,
+    model: str = "linear",
+    conversion: str = "won",
     grain: str = "total",
     since: str | None = None,
     until: str | None = None,
     day: str | None = None,
+    where: Where = (),
 ) -> Row:
-    """{stages, time_to_buy, accounts}: what went through each stage in a period, and where accounts are now.
+    """{credits, stages, time_to_buy, accounts}: who brought deals how far, what went through each stage in a period.
 
+    credits: {period, funnel_stage, channel, count, amount, currency} of the conversion under the model.
     stages: {period, pipeline, stage, open, entered, left, won, lost, moved, deals, converted, conversion_rate,
     median_days, p90_days}; of `deals` that first entered the stage in the period `converted` came to a
-    later stage or are won; days are of the stays that ended. time_to_buy: {period, wins, median_days,
-    p90_days} from the account's lead moment to the win. accounts: {state, accounts}.
+    later stage or were won; days are of the stays that ended. time_to_buy: {period, wins, median_days,
+    p90_days} from the account's lead moment to the win. accounts: {state, accounts} as of the day.
     """
-    known = await statistics(redis, settings, day)
-    stages: list[Row] = []
-    buying: list[Row] = []
-    accounts: dict[str, int] = {}
+    known = await statistics(redis, settings, day, where)
+    cells = await known.cells(_one_of("conversion", conversion_kinds(settings), conversion), FUNNEL_CHANNEL)
+    place = _place_of(model, settings)
+    told: Row = {"credits": [], "stages": [], "time_to_buy": [], "accounts": []}
     async for name, period, tables in _periods(known, grain, since, until, funnel_tables):
-        stages += ({"period": name, **_stage_row(each)} for each in stage_flows(tables, period, known.rules))
-        buying.append({"period": name, **time_to_buy(tables, period)._asdict()})
-        accounts = {state: numbers[0] for state, numbers in tables[ACCOUNTS].items()}
-    states = [{"state": state, "accounts": accounts.get(state, 0)} for state in STATES]
-    return {"stages": stages, "time_to_buy": buying, "accounts": states}
+        told["credits"] += ({"period": name, **row} for row in _funnel_credits(cells, period, place, known))
+        told["stages"] += ({"period": name, **_stage_row(each)} for each in stage_flows(tables, period, known.rules))
+        told["time_to_buy"].append({"period": name, **time_to_buy(tables, period)._asdict()})
+    accounts = (await known.tables([ACCOUNTS]))[ACCOUNTS]
+    told["accounts"] = [{"state": state, "accounts": accounts.get(state, (0,))[0]} for state in STATES]
+    return told
+
+
+def _funnel_credits(cells: Cells, period: Period, place: int, known: Statistics) -> Iterator[Row]:
+    """Credits of the period by funnel stage, in its order, and channel, the greatest amount first."""
+    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for cell, vector in cells.items():
+        if cell.day in period:
+            stage, _, channel = str(cell.value).partition(":")
+            mine, numbers = sums[stage, channel or stage], numbers_of(vector, known.rules.width)
+            mine[:] = mine[0] + numbers[place], mine[1] + numbers[place + 1]
+    currency = known.rules.settings.currency
+    for (stage, channel), (count, amount) in sorted(sums.items(), key=_funnel_order):
+        if count or amount:
+            yield {"funnel_stage": stage, "channel": channel, "count": count, "amount": amount, "currency": currency}
+
+
+def _funnel_order(each: tuple[tuple[str, str], list[int]]) -> tuple[Any, ...]:
+    (stage, channel), (count, amount) = each
+    return stage, -amount, -count, channel
 
 
 def _stage_row(each: StageFlow) -> Row:
@@ -233,9 +273,11 @@ def _stage_row(each: StageFlow) -> Row:
 async def _periods(known: Statistics, grain: str, since: str | None, until: str | None, needed: Any) -> Any:
     """(name, period, tables) of each period of the grain between the days; `total` is one."""
     months = await known.months()
-    for name, period in _named_periods(grain, _between(since, until), months):
-        tables = dict(await known.tables(needed(period, months)))
-        tables.update(await known.tables(naming_tables(tables)))
+    periods = list(_named_periods(grain, _between(since, until), months))
+    names = dict.fromkeys(name for _, period in periods for name in needed(period, months))
+    tables = dict(await known.tables(list(names)))
+    tables.update(await known.tables(naming_tables(tables)))
+    for name, period in periods:
         yield name, period, tables
 
 
@@ -244,9 +286,7 @@ def _between(since: str | None, until: str | None) -> Period:
 
 
 def _named_periods(grain: str, asked: Period, months: Iterable[str]) -> Iterator[tuple[str, Period]]:
-    if grain not in GRAINS:
-        raise BadInput("grain", f"one of {', '.join(GRAINS)}", grain)
-    if grain == "total":
+    if _one_of("grain", GRAINS, grain) == "total":
         yield "total", asked
         return
     spans = {span_of(f"{month}-01", grain) for month in asked.months(months)}

@@ -18,6 +18,11 @@ from models.money import DECIMALS
 Style = Literal["table", "json", "csv"]
 STYLES: tuple[Style, ...] = ("table", "json", "csv")
 Row = Mapping[str, Any]
+MONEY = frozenset((
+    "pot", "pipeline", "new_business", "total", "p10", "p50", "p90", "forecast", "came", "last_month",
+    "open_times_rate", "average_size", "velocity_per_day",
+))  # fmt: skip
+"""Columns that hold minor units, besides those whose name ends with `amount`."""
 
 
 def show(
@@ -91,7 +96,7 @@ def _word(name: str, value: Any, currency: str, millionths: bool, missing: str) 
         return missing
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if kind.endswith("amount") and isinstance(value, int):
+    if (kind.endswith("amount") or kind in MONEY) and isinstance(value, int):
         return money(value, currency)
     if kind == "count" and millionths:
         return f"{value / 1_000_000:,.6f}".rstrip("0").rstrip(".")

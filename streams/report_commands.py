@@ -7,8 +7,7 @@ import click
 
 from models.attribution import BUILT_IN, MARKOV
 from models.conversions import DIMENSIONS
-from models.filters import Where
-from streams import earned, reports
+from streams import earned, pipeline_commands, reports
 from streams.commands import filtered, in_style, on_tables
 from streams.committee_commands import account, person
 from streams.journeys import Document
@@ -225,15 +224,6 @@ _TOUCH_COLUMNS = (
 
 
 @report.command()
-@filtered
-@in_style
-def pipeline(where: Where, style: Style) -> None:
-    """Open deals by stage."""
-    rows = on_tables(lambda redis, settings: reports.pipeline(redis, settings, where))
-    show(rows, style, ("stage", "count", "amount", "currency"))
-
-
-@report.command()
 @in_style
 def attributes(style: Style) -> None:
     """The attributes that --where can ask for, with the number of accounts of each value."""
@@ -256,3 +246,12 @@ def lanes(partitions: bool, style: Style) -> None:
     if style == "table":
         rows = [{name: value for name, value in row.items() if name != "topics"} for row in rows]
     show(rows, style)
+
+
+for _command in (
+    pipeline_commands.pipeline,
+    pipeline_commands.forecast,
+    pipeline_commands.velocity,
+    pipeline_commands.funnel,
+):
+    report.add_command(_command)

@@ -12,8 +12,9 @@ from models.catalogue import STAGE, conversion_kinds
 from models.errors import Unavailable
 from models.filters import ATTRIBUTES, Where, parts_of
 from models.lanes import LANES
-from models.pipeline import PIPELINE
+from models.pipeline import NAMED, PIPELINE
 from models.settings import Settings
+from models.stages import naming_tables, stage_places
 from streams import committees, earned, journeys
 from streams.filtered import read_filtered_counts
 from streams.tables import key, read_counts, waiting_entry
@@ -29,20 +30,20 @@ person = committees.person
 
 
 async def pipeline(redis: Any, settings: Settings, where: Where = ()) -> list[Row]:
-    """Rows {stage, count, amount, currency} of open deals; configured stages first and in their order."""
+    """Rows {stage, count, amount, currency} of open deals; stages in their order, what has none first.
+
+    What the live page asks every second: `touchline report pipeline` (streams.pipeline) tells more.
+    """
     stages = (await read_filtered_counts(redis, settings, [PIPELINE], where))[PIPELINE]
-    configured = list(dict.fromkeys(stage for each in settings.pipelines.values() for stage in each.stages))
-    order = {stage: number for number, stage in enumerate(configured)}
+    named = await read_counts(redis, settings, [NAMED])
+    named.update(await read_counts(redis, settings, naming_tables(named)))
+    places = stage_places(named, settings)
     rows = [
         {"stage": stage, "count": count, "amount": amount, "currency": settings.currency}
         for stage, (count, amount) in stages.items()
         if count or amount
     ]
-
-    def place(row: Row) -> tuple[Any, ...]:
-        return order.get(row["stage"], len(order)), -row["amount"], -row["count"], row["stage"]
-
-    return sorted(rows, key=place)
+    return sorted(rows, key=lambda row: (places.get(row["stage"], -1), row["stage"]))
 
 
 async def attributes(redis: Any, settings: Settings) -> list[Row]:

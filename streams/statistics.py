@@ -7,22 +7,23 @@ of reading them.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import date
-from functools import partial
 from typing import Any, NamedTuple
 
 from models.conversions import Cells, unpack_vector
-from models.counts import Numbers, Tables, tables_in
+from models.counts import Tables, tables_in
 from models.errors import BadInput
+from models.filters import Where
 from models.flows import MONTHS
+from models.pipeline import NAMED
 from models.recompute import RawFact, recompute
 from models.rules import Rules
 from models.settings import Settings
 from models.times import SECOND, day_of, end_of
-from streams import history, standing
+from streams.filtered import read_cells, read_filtered_counts
 from streams.reference import rules_from
-from streams.tables import cell_of, read_counts, table_key
+from streams.tables import cell_of, read_counts
 
 ReadTables = Callable[[Sequence[str]], Awaitable[Tables]]
 ReadCells = Callable[[str, str], Awaitable[Cells]]
@@ -41,19 +42,19 @@ class Statistics(NamedTuple):
         return sorted((await self.tables([MONTHS]))[MONTHS])
 
 
-async def statistics(redis: Any, settings: Settings, day: str | None = None) -> Statistics:
-    """What is known at the end of `day`, by default today.
+async def statistics(redis: Any, settings: Settings, day: str | None = None, where: Where = ()) -> Statistics:
+    """What is known at the end of `day`, by default today, of the accounts that a filter chooses.
 
     Raises BadInput for what is no day or still to come, Unavailable when a past day's
     facts cannot be read.
     """
     wanted = checked_day("day", day) or today(settings)
     if wanted == today(settings):
-        return _live(redis, settings, wanted)
+        return _live(redis, settings, wanted, where)
     if wanted > today(settings):
         raise BadInput("day", "today or a day before", day)
     facts = await facts_so_far(redis, settings)
-    return await asyncio.to_thread(of_facts, facts, settings, wanted)
+    return await asyncio.to_thread(of_facts, facts, settings, wanted, where)
 
 
 def today(settings: Settings) -> str:
@@ -69,22 +70,27 @@ def checked_day(where: str, value: str | None) -> str | None:
         raise BadInput(where, "a day such as 2026-04-03", value) from None
 
 
-def _live(redis: Any, settings: Settings, day: str) -> Statistics:
-    return Statistics(
-        day, rules_from(settings), partial(read_counts, redis, settings), partial(_live_cells, redis, settings)
-    )
+def _live(redis: Any, settings: Settings, day: str, where: Where) -> Statistics:
+    async def read_tables(names: Sequence[str]) -> Tables:
+        every = [name for name in names if _is_everybodys(name)]
+        some = [name for name in names if not _is_everybodys(name)]
+        found = await read_filtered_counts(redis, settings, some, where)
+        return {**found, **(await read_counts(redis, settings, every) if every else {})}
+
+    async def read_live_cells(conversion: str, dimension: str) -> Cells:
+        cells: Cells = {}
+        for sign, fields in await read_cells(redis, settings, conversion, dimension, where):
+            for field, value in fields.items():
+                cell = cell_of(conversion, dimension, field)
+                cells[cell] = cells.get(cell, 0) + sign * unpack_vector(value)
+        return cells
+
+    return Statistics(day, rules_from(settings), read_tables, read_live_cells)
 
 
-async def _live_cells(redis: Any, settings: Settings, conversion: str, dimension: str) -> Cells:
-    pipeline = redis.pipeline(transaction=False)
-    for partition in range(settings.partitions):
-        pipeline.hgetall(table_key(settings, "accounts", partition, "credits", conversion, dimension))
-    cells: Cells = {}
-    for fields in await pipeline.execute():
-        for field, value in fields.items():
-            cell = cell_of(conversion, dimension, field)
-            cells[cell] = cells.get(cell, 0) + unpack_vector(value)
-    return cells
+def _is_everybodys(table: str) -> bool:
+    """The order of stages is that of all deals, whatever accounts are asked for."""
+    return table == NAMED or table.startswith(f"{NAMED}:")
 
 
 # --- a past day -------------------------------------------------------------------------
@@ -92,23 +98,27 @@ async def _live_cells(redis: Any, settings: Settings, conversion: str, dimension
 
 async def facts_so_far(redis: Any, settings: Settings) -> list[RawFact]:
     """The facts that the totals are of."""
+    from streams import history, standing  # Kafka's client is slow to import, and only past days need it
+
     offsets = history.read_so_far(await standing.read_standing(redis, settings))
     facts, _ = await history.over_facts(settings, offsets, list)
     return facts
 
 
-def of_facts(facts: Iterable[RawFact], settings: Settings, day: str) -> Statistics:
+def of_facts(facts: Iterable[RawFact], settings: Settings, day: str, where: Where = ()) -> Statistics:
     """What these facts say, of those stamped before the end of the day."""
-    rules = rules_from(settings)
-    books = recompute(facts, rules, end_of(day, settings.time_zone))
+    rules, end, known = rules_from(settings), end_of(day, settings.time_zone), list(facts)
+    books = recompute(known, rules, end, where)
     tables = tables_in(books.counts)
+    if where:
+        every = tables_in(recompute(known, rules, end).counts)
+        tables |= {name: fields for name, fields in every.items() if _is_everybodys(name)}
 
     async def read_tables(names: Sequence[str]) -> Tables:
-        empty: Mapping[str, Numbers] = {}
-        return {name: tables.get(name, empty) for name in names}
+        return {name: tables.get(name, {}) for name in names}
 
-    async def read_cells(conversion: str, dimension: str) -> Cells:
+    async def read_past_cells(conversion: str, dimension: str) -> Cells:
         wanted = (conversion, dimension)
         return {cell: numbers for cell, numbers in books.cells.items() if cell[:2] == wanted}
 
-    return Statistics(day, rules, read_tables, read_cells)
+    return Statistics(day, rules, read_tables, read_past_cells)

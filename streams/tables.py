@@ -36,8 +36,8 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from models import lanes
 from models.accounts import Totals
-from models.conversions import Cell, pack_numbers, pack_vector, unpack_numbers, unpack_vector
-from models.counts import Count, Counts, Numbers, add_counts, plus
+from models.conversions import Cell, numbers_of, pack_numbers, pack_vector, unpack_numbers, unpack_vector
+from models.counts import Count, Counts, Numbers, plus
 from models.errors import Fenced
 from models.hits import traces_of
 from models.lanes import AnyEntity
@@ -168,14 +168,20 @@ async def read_counts(redis: Any, settings: Settings, tables: Sequence[str]) -> 
     for table in tables:
         for place in places:
             pipeline.hgetall(table_key(settings, *place, "counts", table))
-    answers = iter(await pipeline.execute())
-    found: dict[str, dict[str, Numbers]] = {}
-    for table in tables:
-        sums: Counts = {}
-        for _ in places:
-            add_counts(sums, ((Count(table, name.decode()), counted(value)) for name, value in next(answers).items()))
-        found[table] = {count.field: numbers for count, numbers in sums.items() if any(numbers)}
-    return found
+    answers = await pipeline.execute()
+    hashes = batched(answers, len(places))
+    return {table: _summed(of_table) for table, of_table in zip(tables, hashes, strict=True)}
+
+
+def _summed(hashes: Iterable[Mapping[bytes, bytes]]) -> dict[str, Numbers]:
+    """The sums of counts by field, as vectors (models.conversions.vector) until all are added."""
+    sums: dict[bytes, int] = {}
+    widths: dict[bytes, int] = {}
+    for fields in hashes:
+        for name, value in fields.items():
+            sums[name] = sums.get(name, 0) + unpack_vector(value)
+            widths[name] = len(value) // 8
+    return {name.decode(): tuple(numbers_of(total, widths[name])) for name, total in sums.items() if total}
 
 
 async def count_tables(redis: Any, settings: Settings) -> AsyncIterator[str]:

@@ -104,9 +104,60 @@ class LiveQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: str = "first_touch,linear"
 
 
-class FilterQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameter of reports that are asked of some accounts: conditions, each `attribute=a,b`."""
+class PipelineQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `pipeline`."""
 
+    by: str = "stage"
+    model: str = "first_touch"
+    day: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class ForecastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `forecast`."""
+
+    grain: str = "month"
+    periods: int | None = None
+    day: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class DayQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of reports for a day."""
+
+    day: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class BacktestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The parameters of the back-test; the months of `from` and `to` are both included."""
+
+    ahead: int = 1
+    since: str | None = None
+    until: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class VelocityQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The parameters of `velocity`; the days of `from` and `to` are both included."""
+
+    by: str = "total"
+    grain: str = "total"
+    since: str | None = None
+    until: str | None = None
+    day: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class FunnelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The parameters of `funnel`; the days of `from` and `to` are both included."""
+
+    model: str = "linear"
+    conversion: str = "won"
+    grain: str = "total"
+    since: str | None = None
+    until: str | None = None
+    day: str | None = None
     where: tuple[str, ...] = ()
 
 
@@ -145,6 +196,12 @@ class Site:
             Route("/api/v1/reports/account/{id:path}", self.report(self.account)),
             Route("/api/v1/reports/person/{id:path}", self.report(self.person)),
             Route("/api/v1/reports/pipeline", self.report(self.pipeline)),
+            Route("/api/v1/reports/forecast", self.report(self.forecast)),
+            Route("/api/v1/reports/forecast/chances", self.report(self.chances)),
+            Route("/api/v1/reports/forecast/lead-quality", self.report(self.lead_quality)),
+            Route("/api/v1/reports/forecast/backtest", self.report(self.backtest)),
+            Route("/api/v1/reports/velocity", self.report(self.velocity)),
+            Route("/api/v1/reports/funnel", self.report(self.funnel)),
             Route("/api/v1/reports/attributes", self.report(self.attributes)),
             Route("/api/v1/reports/lanes", self.report(self.lanes)),
             Mount("/static", StaticFiles(directory=PAGES)),
@@ -223,8 +280,38 @@ class Site:
 
     async def pipeline(self, request: Request) -> Any:
         """The rows of `touchline report pipeline`."""
-        query = _asked(_query(request, FilterQuery))
-        return await _reports().pipeline(self._redis, self._settings, **query)
+        query = _asked(_query(request, PipelineQuery))
+        return await _module("pipeline").pipeline(self._redis, self._settings, **query)
+
+    async def forecast(self, request: Request) -> Any:
+        """The rows of `touchline report forecast`."""
+        query = _asked(_query(request, ForecastQuery))
+        return await _module("outlook").forecast(self._redis, self._settings, **query)
+
+    async def chances(self, request: Request) -> Any:
+        """The rows of `touchline report forecast --chances`."""
+        query = _asked(_query(request, DayQuery))
+        return await _module("outlook").chances(self._redis, self._settings, **query)
+
+    async def lead_quality(self, request: Request) -> Any:
+        """The rows of `touchline report forecast --lead-quality`."""
+        query = _asked(_query(request, DayQuery))
+        return await _module("outlook").lead_quality(self._redis, self._settings, **query)
+
+    async def backtest(self, request: Request) -> Any:
+        """What `touchline report forecast --backtest` says."""
+        query = _asked(_query(request, BacktestQuery))
+        return await _module("outlook").backtest(self._redis, self._settings, **query)
+
+    async def velocity(self, request: Request) -> Any:
+        """The rows of `touchline report velocity`."""
+        query = _asked(_query(request, VelocityQuery))
+        return await _module("pipeline").velocity(self._redis, self._settings, **query)
+
+    async def funnel(self, request: Request) -> Any:
+        """What `touchline report funnel` says."""
+        query = _asked(_query(request, FunnelQuery))
+        return await _module("pipeline").funnel(self._redis, self._settings, **query)
 
     async def attributes(self, request: Request) -> Any:
         """The rows of `touchline report attributes`."""
@@ -438,7 +525,11 @@ def _query(request: Request, shape: type[Q]) -> Q:
             raise BadInput(name, "a value", "nothing")
     if "where" in given:
         given["where"] = tuple(filter(None, request.query_params.getlist("where")))
-    return msgspec.convert(given, shape)
+    try:
+        return msgspec.convert(given, shape, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at ")
+        raise BadInput(path.strip("`$."), message, "something else") from error
 
 
 def _asked(query: msgspec.Struct) -> dict[str, Any]:
@@ -472,7 +563,12 @@ _EXPLAINED = {TouchlineError: _explain, HTTPException: _explain_http, Exception:
 
 
 def _reports() -> Any:
-    return importlib.import_module("streams.reports")
+    return _module("reports")
+
+
+def _module(name: str) -> Any:
+    """A module of reports, imported when it is first asked for."""
+    return importlib.import_module(f"streams.{name}")
 
 
 def _check_models(models: tuple[str, ...], settings: Settings) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import uuid
 from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -283,7 +284,55 @@ def test_an_account_that_belongs_to_another_answers_for_it(story: Place) -> None
 
 
 def test_the_pipeline_holds_open_deals_by_stage(story: Place) -> None:
-    assert story.rows("report", "pipeline") == [{"stage": "proposal", "count": 1, "amount": 50_000, "currency": "USD"}]
+    (row,) = story.rows("report", "pipeline")
+
+    assert {name: row[name] for name in ("stage", "count", "amount", "currency")} == {
+        "stage": "proposal", "count": 1, "amount": 50_000, "currency": "USD",
+    }  # fmt: skip
+    assert row["oldest_age_days"] == row["average_age_days"] > 0
+    (mine,) = story.rows("report", "pipeline", "--by", "channel", "--model", "linear")
+    assert (mine["channel"], mine["count"], mine["amount"]) == ("unattributed", 1_000_000, 50_000)
+
+
+def test_the_reports_of_yesterday_are_a_batch_and_say_what_the_counts_say(story: Place) -> None:
+    """Nothing happened since yesterday, so that both must say the same of what has happened."""
+    yesterday = (date.today() - timedelta(days=1)).isoformat()
+
+    for report in (
+        ("velocity", "--by", "pipeline"),
+        ("velocity", "--grain", "month"),
+        ("funnel",),
+        ("pipeline", "--by", "team"),
+    ):
+        now, then = (story.rows("report", *report, *day) for day in ((), ("--day", yesterday)))
+        assert now, report
+        if report[0] != "pipeline":
+            assert now == then, report
+
+
+def test_the_forecast_shows_each_part_apart(story: Place) -> None:
+    first, *others = story.rows("report", "forecast")
+
+    assert len(others) == 11
+    assert abs(first["pipeline"] + first["new_business"] + first["pot"] - first["total"]) <= 1
+    assert first["fixed_chances"] == ["default"]
+    assert first["p10"] <= first["p50"] <= first["p90"]
+    assert first["new_business_from"] == "opportunities"
+    assert [row["period"][5:] for row in story.rows("report", "forecast", "--grain", "quarter")][0].startswith("Q")
+    assert "new business from opportunities" in story.run("report", "forecast", "--by", "year").stdout
+    assert {row["stage"] for row in story.rows("report", "forecast", "--chances")} >= {"demo"}
+    assert story.rows("report", "forecast", "--lead-quality")[0]["factor"] is None
+    assert story.rows("report", "forecast", "--backtest")["months"] == []
+
+
+def test_the_funnel_tells_stages_time_to_buy_and_accounts(story: Place) -> None:
+    document = story.rows("report", "funnel")
+
+    assert [row["stage"] for row in document["stages"]][:1] in (["(none)"], ["demo"])
+    assert document["time_to_buy"][0]["wins"] == 1
+    assert {row["state"]: row["accounts"] for row in document["accounts"]}["customer"] == 1
+    assert sum(row["amount"] for row in document["credits"]) == 90_000
+    assert "median days" in story.run("report", "funnel").stdout
 
 
 def test_what_waits_is_listed_with_its_reason(story: Place) -> None:
