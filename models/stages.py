@@ -48,11 +48,11 @@ def stage_orders(tables: Tables, settings: Settings) -> dict[str, list[str]]:
     moves = _moves(tables)
     orders: dict[str, list[str]] = {}
     for pipeline in dict.fromkeys(pipeline for pipeline, _ in sorted(named)):
-        settings = settings.pipeline(pipeline)
-        closing = {*settings.won, *settings.lost, NONE}
-        found = [stage for each, stage in named if each == pipeline and stage not in settings.stages]
+        configured = settings.pipeline(pipeline)
+        closing = {*configured.won, *configured.lost, NONE}
+        found = [stage for each, stage in named if each == pipeline and stage not in configured.stages]
         others = sorted(found, key=cmp_to_key(partial(_compared, pipeline, named, moves)))
-        orders[pipeline] = [stage for stage in (*settings.stages, *others) if stage not in closing]
+        orders[pipeline] = [stage for stage in (*configured.stages, *others) if stage not in closing]
     return orders
 
 
