@@ -14,6 +14,7 @@ that medians and percentiles are exact.
 from calendar import monthrange
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from models.counts import Count, Numbers, Tables, field_of, plus, values_in
@@ -50,6 +51,12 @@ def lasted(table: str, day: str, values: Values, days: int) -> Happening:
     return Happening(table, day, (*values, days // SLOTS), _SLOT[days % SLOTS])
 
 
+@lru_cache(maxsize=10_000)
+def _last_day(month: str) -> str:
+    year, number = map(int, month.split("-"))
+    return f"{month}-{monthrange(year, number)[1]}"
+
+
 class Period(NamedTuple):
     """Days from `since` to `until`, both included; all time when neither is given."""
 
@@ -71,8 +78,7 @@ class Period(NamedTuple):
 
     def has_whole(self, month: str) -> bool:
         """Does every day of the month lie in it?"""
-        year, number = map(int, month.split("-"))
-        return f"{month}-01" in self and f"{month}-{monthrange(year, number)[1]}" in self
+        return f"{month}-01" in self and _last_day(month) in self
 
 
 ALL_TIME = Period()

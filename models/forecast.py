@@ -181,38 +181,6 @@ def more_tables(tables: Tables, day: str) -> list[str]:
     return [*naming_tables(tables), *dict.fromkeys(starts)]
 
 
-def _months(period: Period) -> list[str]:
-    """The months that have days of the period, the last one first."""
-    first, last = period.since[:7], period.until[:7]
-    number = (int(last[:4]) - int(first[:4])) * 12 + int(last[5:]) - int(first[5:]) + 1
-    return [month_before(last, back) for back in range(number)]
-
-
-def _days_up_to(last: int, days: int) -> Period:
-    return Period(day_numbered(last - days + 1), day_numbered(last))
-
-
-# --- which tables -----------------------------------------------------------------------
-
-
-def first_tables(day: str, grain: str, months: Iterable[str]) -> list[str]:
-    """The tables that a forecast of `day` reads first; `months` are those of the table `months`."""
-    known, span = list(months), span_of(day, grain)
-    year = Period(f"{month_before(day[:7], MOST_MONTHS)}-01", day)
-    pot = Period(day_numbered(span.first), day)
-    flows = [*tables_needed(WINS, year, known), *tables_needed(WIN_DAYS, year, known), *tables_needed(POT, pot, known)]
-    return [OPEN, EXPECTED, EXITS, CLOSED, WINS, QUALITY, NAMED, *flows]
-
-
-def more_tables(tables: Tables, day: str) -> list[str]:
-    """Those it reads then: when stages were first named, and who began a usual time before."""
-    number = number_of(day)
-    _, days = _win_days(tables, day)
-    needed = [_days_up_to(number, RATE_DAYS), _days_up_to(number - days, YEAR_DAYS)]
-    months = dict.fromkeys(month for period in needed for month in _months(period))
-    return [*naming_tables(tables), *(f"{STARTS}:{month}" for month in months)]
-
-
 # --- the forecast -----------------------------------------------------------------------
 
 
