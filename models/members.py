@@ -36,6 +36,7 @@ from models.reports import (
     LINK,
     MERGED,
     MILESTONE,
+    OWNED,
     ROOT,
     SAME_AS,
     TOUCH,
@@ -416,9 +417,10 @@ class RecordedTouch:
         for person, touch in self._standing(fact):
             visitor = tag_of(touch.visitor) if touch.visitor else ""
             yield f"person:{person}", f"{TOUCH}:{visitor}{touch.id}", pack(touch)
+        yield from self._owned(fact)
 
     def _standing(self, fact: TouchFact | None) -> Iterator[tuple[str, Touch]]:
-        forms = sorted((_claim(value) for _, value in self._of_kind(FORM)), key=lambda claim: claim[1].order)
+        forms = self._forms()
         for number, (owner, form) in enumerate(forms):
             same = fact if number == 0 else None
             person = owner or (same.person if same else None)
@@ -426,6 +428,17 @@ class RecordedTouch:
                 yield person, merged_with_form(form, same) if same else form
         if fact and fact.person and not forms:
             yield fact.person, recorded_touch(fact, self._rules)
+
+    def _owned(self, fact: TouchFact | None) -> Iterator[tuple[str, str, bytes]]:
+        """Tells a visitor whom nobody knows that its form fill is somebody's, as another system recorded."""
+        forms = self._forms()
+        owner, form = forms[0] if forms else (None, None)
+        if form and form.visitor and owner is None and fact and fact.person:
+            yield f"visitor:{form.visitor}", f"{OWNED}:{form.id}", pack(fact.person)
+
+    def _forms(self) -> list[tuple[str | None, Touch]]:
+        """The form fills that it is, oldest first, each with the person whose it is by the visitor."""
+        return sorted((_claim(value) for _, value in self._of_kind(FORM)), key=lambda claim: claim[1].order)
 
 
 class DealRecord:

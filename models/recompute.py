@@ -87,7 +87,18 @@ from models.pipeline import PIPELINE, Surroundings, deal_counts, first_channel, 
 from models.profiles import NOBODY, Profile, profile_of, stated
 from models.reports import pack
 from models.rules import Rules
-from models.sessions import DIRECT, Arrive, Hit, arrivals, arrived, current_source, cut, opens_session, web_touches
+from models.sessions import (
+    DIRECT,
+    Arrive,
+    Arrived,
+    Hit,
+    arrivals,
+    arrived,
+    current_source,
+    cut,
+    opens_session,
+    web_touches,
+)
 from models.times import day_of
 from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
 from models.usage import USES, milestone_kind, milestone_touch
@@ -164,7 +175,7 @@ def recompute(
     _book_deals(books, filing, kept, people, accounts, rules)
     _book_uses(filing, kept, people, accounts, rules)
     filing.end()
-    _book_visitors(books, people.visitors, rules)
+    _book_visitors(books, kept, people, rules)
     books.cells = without_zeros(books.cells)
     books.counts = without_zero_counts(books.counts)
     return books
@@ -445,13 +456,20 @@ class _Form(NamedTuple):
 
 def _other_touches(kept: _Facts, people: _People, rules: Rules) -> Iterator[Owned]:
     """Form fills and recorded touches; those that are the same touch are one."""
+    for forms, fact in _same_touches(kept, people, rules):
+        yield from _standing(forms, fact, rules)
+
+
+def _same_touches(kept: _Facts, people: _People, rules: Rules) -> Iterator[tuple[list[_Form], TouchFact | None]]:
+    """The form fills (oldest first) and the recorded touch that are the same."""
     forms, homes = _forms(kept, people, rules)
     facts: dict[str, list[TouchFact]] = defaultdict(list)
     for touch_id, versions in kept.of(TOUCHES).items():
         facts[homes.get(touch_id, touch_id)] += versions.values()
     for home in {**forms, **facts}:
         fact = standing_version(facts[home]) if home in facts else None
-        yield from _standing(forms.get(home, []), None if fact and fact.deleted else fact, rules)
+        same = sorted(forms.get(home, []), key=lambda form: form.touch.order)
+        yield same, None if fact and fact.deleted else fact
 
 
 def _forms(kept: _Facts, people: _People, rules: Rules) -> tuple[dict[str, list[_Form]], dict[str, str]]:
@@ -485,7 +503,7 @@ def _form_touch(fill: FormFill, visitor: _Visitor, arrive: Arrive, rules: Rules)
 
 def _standing(forms: list[_Form], fact: TouchFact | None, rules: Rules) -> Iterator[Owned]:
     """The first form fill takes the recorded touch; without any it stands for itself."""
-    for number, form in enumerate(sorted(forms, key=lambda form: form.touch.order)):
+    for number, form in enumerate(forms):
         same = fact if number == 0 else None
         owner = form.owner or (same.person if same else None)
         if owner:
@@ -733,14 +751,21 @@ def _book_null_paths(books: Books, journey: Sequence[Owned], last: Mapping[str, 
         add_counts(books.counts, path_counts(kind, channels, NULL, rules.settings.markov_order))
 
 
-def _book_visitors(books: Books, visitors: Iterable[_Visitor], rules: Rules) -> None:
+def _book_visitors(books: Books, kept: _Facts, people: _People, rules: Rules) -> None:
     """The null paths to a lead of visitors that belong to nobody."""
-    for visitor in visitors:
+    touches: dict[str, list[Arrived]] = defaultdict(list)
+    for visitor in people.visitors:
         if not visitor.marks:
-            sources = [each for session in visitor.sessions for each in arrived(session, rules)]
-            begins = null_path_begins(None, sources[-1].at if sources else None, rules.lookback["lead"])
-            channels = [each.channel for each in sources if each.at >= begins]
-            add_counts(books.counts, path_counts("lead", channels, NULL, rules.settings.markov_order))
+            touches[visitor.name] += (each for session in visitor.sessions for each in arrived(session, rules))
+    for forms, fact in _same_touches(kept, people, rules):
+        for number, (_, owner, touch) in enumerate(forms):
+            if not (owner or (number == 0 and fact and fact.person)):
+                touches[touch.visitor or ""].append(Arrived(touch.at, touch.id, touch.kind, touch.channel))
+    for own in touches.values():
+        own.sort()
+        begins = null_path_begins(None, own[-1].at if own else None, rules.lookback["lead"])
+        channels = [each.channel for each in own if each.at >= begins]
+        add_counts(books.counts, path_counts("lead", channels, NULL, rules.settings.markov_order))
 
 
 def _journey_of(deal: Deal, journey: Iterable[Owned], accounts: _Accounts, rules: Rules) -> list[Touch]:

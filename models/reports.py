@@ -19,7 +19,7 @@ Parts = dict[str, bytes]
 Changes = dict[str, bytes | None]
 
 KNOWN, LINK, GROUP, TOUCH, DEAL, CONTACT, MERGED, MARK, FORM, SAME_AS, WATCH, ROOT, CLAIM = "klgtdceMfswrC"
-ABOUT, CUSTOMER, CHILD, USAGE, MILESTONE, VERDICT = "auhpnv"
+ABOUT, CUSTOMER, CHILD, USAGE, MILESTONE, VERDICT, OWNED = "auhpnvo"
 """Kinds of reported parts: the first letter of their names."""
 
 

@@ -172,18 +172,20 @@ def web_touches(session: Sequence[Hit], visitor: str, rules: Rules) -> list[Touc
 
 
 class Arrived(NamedTuple):
-    """A source taken up: when, and by which channel."""
+    """A touch of a visitor whom nobody knows, as paths see it; sorts as touches do."""
 
     at: int
+    id: str
+    kind: str
     channel: str
 
 
 def arrived(session: Sequence[Hit], rules: Rules) -> list[Arrived]:
-    """The sources that a session took up, oldest first: the touches of a visitor whom nobody knows."""
+    """The sources that a session took up, oldest first; a direct-only session of nobody is no touch."""
     came = [hit for hit in session if hit.origin is not None]
     if len(came) > 1:
         came = [opened.hit for opened in sources_of(came).opened.values()]
-    return [Arrived(hit.at, rules.classify(hit.origin or DIRECT, WEB_SESSION)) for hit in came]
+    return [Arrived(hit.at, hit.id, WEB_SESSION, rules.classify(hit.origin or DIRECT, WEB_SESSION)) for hit in came]
 
 
 def _saw_hot(seen: Sequence[Hit], rules: Rules) -> bool:

@@ -27,6 +27,7 @@ from models.reports import (
     KNOWN,
     LINK,
     MARK,
+    OWNED,
     SAME_AS,
     TOUCH,
     VERDICT,
@@ -119,8 +120,8 @@ class Visitor:
 
     __slots__ = (
         "_all_stale", "_aside", "_changed", "_counted_path", "_dirty", "_gone", "_ids", "_is_hot", "_marks", "_site",
-        "_storms", "alias_marks", "fills", "identifications", "name", "roots", "sessions", "tag", "told", "unlinks",
-        "verdicts",
+        "_storms", "alias_marks", "fills", "identifications", "name", "owned", "roots", "sessions", "tag", "told",
+        "unlinks", "verdicts",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, site: Site) -> None:
@@ -134,6 +135,7 @@ class Visitor:
         self.verdicts: dict[str, Verdict] = {}
         self.alias_marks: dict[str, Mark] = {}
         self.roots: dict[str, tuple[str, str]] = {}
+        self.owned: dict[str, str] = {}
         self.sessions: list[Session] = []
         self._aside = Aside()
         self._load(parts)
@@ -170,6 +172,8 @@ class Visitor:
                     self.alias_marks[name] = Mark(at, id_in(name), person)
                 case "r":
                     self.roots[name] = _unpack_pair(value)
+                case "o":
+                    self.owned[name] = id_in(name)
         self.sessions.sort(key=lambda session: session.hits[0])
 
     @property
@@ -404,7 +408,7 @@ class Visitor:
             self._recut(at, adding=hit)
 
     def _append(self, last: Session | None, hit: Hit) -> None:
-        if hit.origin is not None or hit.person is not None:
+        if hit.origin is not None or hit.person is not None or self.fills:
             self._remember_path()
         if last is None or opens_session(hit.at, last.hits[-1].at, last.hits[0].at, self._site.rules):
             last = Session([])
@@ -474,7 +478,7 @@ class Visitor:
         return later.hits[0].at - last >= self._site.rules.gap and later.hits[0].at > at
 
     def receive(self, message: Message) -> None:
-        """Take an alias of another visitor, or the root of a person watched."""
+        """Take an alias of another visitor, the root of a person watched, or whose a form fill is."""
         if not isinstance(message, Report):
             raise TypeError(f"no message to a visitor: {message!r}")
         self._remember_path()
@@ -485,11 +489,20 @@ class Visitor:
                 self._take_mark(mine, value)
             elif name[0] == VERDICT:
                 self._take_verdict(mine, value)
+            elif name[0] == OWNED:
+                self._take_owned(mine, value)
             elif value is None:
                 self.roots.pop(mine, None)
             else:
                 self.roots[mine] = _unpack_pair(value)
-        self._restate()
+        if any(name[0] != OWNED for name in message.changes):
+            self._restate()
+
+    def _take_owned(self, name: str, value: bytes | None) -> None:
+        if value is None:
+            self.owned.pop(name, None)
+        else:
+            self.owned[name] = id_in(name)
 
     def _take_verdict(self, name: str, value: bytes | None) -> None:
         """Take what the partition's roll says of a message of the visitor."""
@@ -571,21 +584,34 @@ class Visitor:
             self._counted_path = self._null_path()
 
     def _null_path(self) -> list[str]:
-        """The channels by which a visitor came who belongs to nobody, within the lookback of the latest."""
-        if not self.sessions or (self.marks() and not self._is_shared()):
+        """The channels by which a visitor came who belongs to nobody, within the lookback of the latest touch."""
+        if not (self.sessions or self.fills) or (self.marks() and not self._is_shared()):
             return []
-        rules = self._site.rules
-        found: list[Arrived] = []
-        begins = EARLIEST
+        found = sorted(self._nobodys_fills()) if self.fills else []
+        begins = self._path_begins(found)
         for session in reversed(self.sessions):
             if session.hits[-1].at < begins:
                 break
             if session.arrived is None:
-                session.arrived = arrived(session.hits, rules)
-            if session.arrived and not found:
-                begins = null_path_begins(None, session.arrived[-1].at, rules.lookback["lead"])
+                session.arrived = arrived(session.hits, self._site.rules)
+            begins = max(begins, self._path_begins(session.arrived))
             found[:0] = session.arrived
+        if self.fills:
+            found.sort()
         return [each.channel for each in found if each.at >= begins]
+
+    def _path_begins(self, touches: Sequence[Arrived]) -> int:
+        lookback = self._site.rules.lookback["lead"]
+        return null_path_begins(None, touches[-1].at, lookback) if touches else EARLIEST
+
+    def _nobodys_fills(self) -> Iterator[Arrived]:
+        """The forms filled in that name nobody, unless another system says whose they are."""
+        withdrawn = {unlink.unlinks for unlink in self.unlinks.values()}
+        owned = set(self.owned.values())
+        for fill in self._fills():
+            named = fill.identification
+            if (named.person is None or named.id in withdrawn) and named.id not in owned:
+                yield Arrived(named.at, named.id, FORM_FILL, self._form_touch(fill).channel)
 
     def counts(self) -> Counted:
         """All that the visitor's state adds to the counts."""

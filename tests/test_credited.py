@@ -223,6 +223,25 @@ def test_a_visitor_who_belongs_to_nobody_is_a_null_path_to_a_lead_until_somebody
     }
 
 
+def test_a_form_that_names_nobody_is_on_the_path_of_its_visitor_unless_another_system_says_whose_it_is():
+    visit = hit(ONE, query=AD)
+    said = {"anonymousId": "v1", "timestamp": TWO, "properties": {"externalId": "crm-1"}}
+    form = fact("form-fills", type="track", event="Signed Up", messageId="form", **said)
+    recorded = fact("touches", touchId="crm-1", timestamp=THREE, person="ann@acme.com", kind="form")
+
+    assert transitions(books_of(rules(), [visit, form]), "lead") == {
+        "paid_search": 1,
+        "paid_search > direct": 1,
+        "direct > (null)": 1,
+    }
+    assert transitions(books_of(rules(), [visit, form, recorded]), "lead") == {
+        "paid_search": 1,
+        "paid_search > (null)": 1,
+        "direct": 1,
+        "direct > (conversion)": 1,
+    }
+
+
 def test_paths_of_order_two_remember_two_channels():
     law = rules(markov_order=2)
     facts = [call(at, "ann@acme.com", channel=channel) for at, channel in ((ONE, "a"), (TWO, "b"), (THREE, "c"))]
