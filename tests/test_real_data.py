@@ -295,6 +295,7 @@ def product_books(records: list[Record]) -> Books:
             (cell, numbers_of(vector, 2 * len(PRODUCT_MODELS))) for cell, vector in books.cells.items()
         )
         for place, model in enumerate(PRODUCT_MODELS)
+        if model in MODELS
     }
     return Books(by_month(credits), {stage: (count, amount) for stage, (count, amount) in books.pipeline.items()})
 
