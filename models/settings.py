@@ -242,6 +242,9 @@ def check(settings: Settings) -> Settings:
     for name, value in (("partitions", settings.partitions), ("lanes.batch_facts", settings.lanes.batch_facts)):
         if value < 1:
             raise BadInput(name, "a whole number from 1", value)
+    for name in settings.filters:
+        if not name or name != name.strip().lower():
+            raise BadInput("filters", "names of attributes in lower case", name)
     if settings.time_decay_half_life_days <= 0:
         raise BadInput("time_decay_half_life_days", "days above 0", settings.time_decay_half_life_days)
     check_destinations(settings.destinations)

@@ -21,6 +21,7 @@ from streams import earned, embedded
 from streams.journeys import visits_of
 from streams.printing import money
 from tests.running import STORY, Place, account, until
+from tests.running import touch as recorded
 
 RULES = """
 conversion_stages = ["demo"]
@@ -450,3 +451,11 @@ def test_a_filter_is_asked_of_the_live_totals_and_follows_them(story: Place) -> 
     assert (won("industry=saas"), won("industry=(none)")) == (90_000, 0)
     assert (won("country=se"), won("country=se", "industry=saas"), won("country=(none)")) == (90_000, 90_000, 0)
     assert {"attribute": "country", "value": "se", "accounts": 1} in story.rows("report", "attributes")
+    story.produce([recorded("late", "2026-04-07T00:00:00Z", "bob@acme.org", "chat")])
+    story.run("wait", "--timeout", "60")
+    scanned, whole = (
+        story.rows("report", "credits", "--model", "linear", "--by", "kind", *where)
+        for where in (["--where", "country=se"], [])
+    )
+    assert scanned == whole
+    assert "chat" in {row["kind"] for row in whole}

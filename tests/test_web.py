@@ -100,7 +100,10 @@ async def test_health_is_503_while_redis_is_away(settings: Settings) -> None:
         "credits?model=linear&by=channel",
         "credits?model=u_shaped&by=source&conversion=lead&grain=month&from=2026-01-01&to=2026-03-31",
         "compare?models=linear,first_touch&by=channel",
+        "credits?model=linear&by=channel&where=industry%3Dsaas,(none)&where=size%3D(none)",
+        "pipeline?where=country%3Dse",
         "pipeline",
+        "attributes",
     ],
 )
 async def test_a_report_of_empty_books_has_no_rows(web: httpx.AsyncClient, path: str) -> None:
@@ -116,7 +119,9 @@ async def test_the_lanes_are_reported(web: httpx.AsyncClient) -> None:
     assert isinstance(answer.json(), list)
 
 
-@pytest.mark.parametrize("path", ["deal/no-such-deal", "journey/nobody.example"])
+@pytest.mark.parametrize(
+    "path", ["deal/no-such-deal", "journey/nobody.example", "account/nobody.example", "person/nobody@x.example"]
+)
 async def test_an_unknown_id_is_404(web: httpx.AsyncClient, path: str) -> None:
     answer = await web.get(f"/api/v1/reports/{path}")
 
@@ -131,6 +136,7 @@ async def test_an_unknown_id_is_404(web: httpx.AsyncClient, path: str) -> None:
         ("reports/credits?model=linear&by=channel&colour=red", "colour", "red"),
         ("reports/credits?model=magic&by=channel", "model", "magic"),
         ("reports/credits?model=linear&by=shoe", "by", "shoe"),
+        ("reports/pipeline?where=industry", "where", "industry"),
         ("reports/credits?model=linear&by=channel&conversion=lunch", "conversion", "lunch"),
         ("reports/credits?model=linear&by=channel&grain=year", "grain", "year"),
         ("reports/credits?model=linear&by=channel&from=yesterday", "from", "yesterday"),
