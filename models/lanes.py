@@ -99,9 +99,8 @@ class Record(NamedTuple):
 
 
 class Polled(Protocol):
-    """A record as Kafka's client hands it over; `timestamp` in milliseconds."""
+    """A record of some topic and partition as Kafka's client hands it over; `timestamp` in milliseconds."""
 
-    partition: int
     offset: int
     timestamp: int
     value: bytes | None
@@ -115,8 +114,9 @@ class Refusal(NamedTuple):
 
 
 class Views(NamedTuple):
-    """The page views of one visitor in a batch, in the order they came, and their records."""
+    """The page views of one visitor in a batch of a partition, in the order they came, and their records."""
 
+    partition: int
     facts: list[ViewFact]
     records: list[Polled]
 
@@ -196,19 +196,19 @@ def lane_of(entity: str) -> str:
     return LANE_OF_ENTITY[entity.partition(":")[0]]
 
 
-def record_of(topic: str, polled: Polled) -> Record:
-    """The record of a topic as it was polled."""
-    return Record(topic, polled.partition, polled.offset, polled.timestamp * 1000, polled.value)
+def record_of(topic: str, partition: int, polled: Polled) -> Record:
+    """The record of a topic's partition as it was polled."""
+    return Record(topic, partition, polled.offset, polled.timestamp * 1000, polled.value)
 
 
-def read(topic: str, polled: Iterable[Polled], rules: Rules) -> tuple[list[Item], list[Refusal]]:
+def read(topic: str, partition: int, polled: Iterable[Polled], rules: Rules) -> tuple[list[Item], list[Refusal]]:
     """The facts of a batch by entity, and what had to be refused."""
     if topic == PAGE_VIEWS:
-        return _read_views(polled, rules)
+        return _read_views(partition, polled, rules)
     items: list[Item] = []
     refusals: list[Refusal] = []
     settings = rules.settings
-    for record in (record_of(topic, each) for each in polled):
+    for record in (record_of(topic, partition, each) for each in polled):
         try:
             fact = decode(record.topic, record.value, record.recorded_at, settings, rules.is_bot)
         except BadInput as error:
@@ -218,7 +218,7 @@ def read(topic: str, polled: Iterable[Polled], rules: Rules) -> tuple[list[Item]
     return items, refusals
 
 
-def _read_views(polled: Iterable[Polled], rules: Rules) -> tuple[list[Item], list[Refusal]]:
+def _read_views(partition: int, polled: Iterable[Polled], rules: Rules) -> tuple[list[Item], list[Refusal]]:
     """Page views by visitor: nine facts in ten, so nothing is made of each but the fact itself."""
     views: dict[str, Views] = {}
     refusals = []
@@ -227,11 +227,11 @@ def _read_views(polled: Iterable[Polled], rules: Rules) -> tuple[list[Item], lis
         try:
             fact = cast(ViewFact, decode(PAGE_VIEWS, record.value, record.timestamp * 1000, settings, is_bot))
         except BadInput as error:
-            refusals.append(Refusal(record_of(PAGE_VIEWS, record), error))
+            refusals.append(Refusal(record_of(PAGE_VIEWS, partition, record), error))
             continue
         mine = views.get(fact.visitor)
         if mine is None:
-            mine = views[fact.visitor] = Views([], [])
+            mine = views[fact.visitor] = Views(partition, [], [])
         mine.facts.append(fact)
         mine.records.append(record)
     return [Item(f"visitor:{name}", PAGE_VIEWS, each, None) for name, each in views.items()], refusals
@@ -240,7 +240,7 @@ def _read_views(polled: Iterable[Polled], rules: Rules) -> tuple[list[Item], lis
 def forwards(item: Item) -> list[Message]:
     """The facts of an item as messages to the partition they belong to."""
     if isinstance(item.content, Views):
-        records = [record_of(item.topic, each) for each in item.content.records]
+        records = [record_of(item.topic, item.content.partition, each) for each in item.content.records]
     else:
         records = [item.record] if item.record else []
     return [
@@ -326,8 +326,8 @@ def _ids_in(content: Fact | Message | Views) -> list[str]:
 
 def _take_views(visitor: Visitor, views: Views) -> Iterator[Refusal]:
     for fact, conflict in visitor.apply_views(views.facts):
-        record = next(record for each, record in zip(*views, strict=True) if each is fact)
-        yield Refusal(record_of(PAGE_VIEWS, record), refusal_of(conflict))
+        record = next(record for each, record in zip(views.facts, views.records, strict=True) if each is fact)
+        yield Refusal(record_of(PAGE_VIEWS, views.partition, record), refusal_of(conflict))
 
 
 def _recorded(items: Sequence[Item], names: Collection[str]) -> dict[str, int]:

@@ -32,7 +32,6 @@ MOST_MESSAGES = 100_000
 class Polled(NamedTuple):
     """A record as Kafka's client hands it over; `timestamp` in milliseconds."""
 
-    partition: int
     offset: int
     timestamp: int
     value: bytes
@@ -50,7 +49,7 @@ class Lanes:
 
     def take(self, facts: list[RawFact]) -> None:
         """Take all facts and messages, a few of these or those at a time."""
-        records = [(topic, Polled(0, number, at // 1000, value)) for number, (topic, value, at) in enumerate(facts)]
+        records = [(topic, Polled(number, at // 1000, value)) for number, (topic, value, at) in enumerate(facts)]
         taken = 0
         while records or self.messages:
             if records and (not self.messages or self.rng.random() < 0.5):
@@ -66,7 +65,7 @@ class Lanes:
         by_topic: dict[str, list[Polled]] = {}
         for topic, record in records:
             by_topic.setdefault(topic, []).append(record)
-        self.step(item for topic, polled in by_topic.items() for item in read(topic, polled, self.rules)[0])
+        self.step(item for topic, polled in by_topic.items() for item in read(topic, 0, polled, self.rules)[0])
 
     def step(self, items: Iterable[Item]) -> None:
         """One batch a lane."""
