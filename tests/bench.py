@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from tests import bench_accounts, bench_measures
+from tests import bench_accounts, bench_alerts, bench_measures
 from tests.bench_measures import RUNS, TOUCH_ROUNDS, Bench
 from tests.bench_rig import ROOT, Figure, Rig, rig
 
@@ -32,8 +32,8 @@ FILE = ROOT / "BENCH.md"
 PACKAGES = ("aiokafka", "faust-streaming", "redis", "hiredis", "msgspec", "orjson", "uvloop")
 KAFKA_VERSION = "4.1.1"
 
-MEASUREMENTS = {**bench_measures.MEASUREMENTS, **bench_accounts.MEASUREMENTS}
-LIMIT_SECONDS = {**bench_measures.LIMIT_SECONDS, **bench_accounts.LIMIT_SECONDS}
+MEASUREMENTS = {**bench_measures.MEASUREMENTS, **bench_accounts.MEASUREMENTS, **bench_alerts.MEASUREMENTS}
+LIMIT_SECONDS = {**bench_measures.LIMIT_SECONDS, **bench_accounts.LIMIT_SECONDS, **bench_alerts.LIMIT_SECONDS}
 
 Results = dict[str, list[Figure] | str]
 """The figures of each measurement; a text when it failed."""
@@ -174,6 +174,8 @@ _HOW = """## How each was measured
   deal are shared out anew, which costs in proportion to its touches.
 - **kill -9** under 2,000 facts/s, until every partition that the worker had was committed to by the next owner, whose
   start is in it.
+- **Alerts**: demos of 150 accounts never seen before in each run, under 2,000 facts/s; each warms its account. Until
+  the webhook's receiver has read the alert.
 - **A change of rules**: 300,000 facts of the same mix are in the totals; then shorter lookbacks are previewed: every
   fact is read and every credit computed again in a process beside the worker, while 5,000 facts/s flow.
 - **Memory of accounts**: `used_memory` of Redis before and after 5,000 more of each kind, of touches eight an account.

@@ -94,10 +94,10 @@ class Ground:
         self.settings = settings
         self.redis: Any = connected
 
-    def role(self, name: str, command: list[str], instance: str = "") -> children.Child:
-        """Start a Python process of ours that finds this ground's settings in its environment."""
-        file = self.rig.folder / f"{self.settings.topic_prefix}touchline.toml"
-        file.write_text(f'topic_prefix = "{self.settings.topic_prefix}"\n')
+    def role(self, name: str, command: list[str], instance: str = "", more: str = "") -> children.Child:
+        """Start a Python process of ours that finds this ground's settings, and more of them, in its environment."""
+        file = self.rig.folder / f"{self.settings.topic_prefix}{name}.toml"
+        file.write_text(f'topic_prefix = "{self.settings.topic_prefix}"\n{more}')
         environ = os.environ | {
             "PYTHONPATH": str(ROOT),
             "TOUCHLINE_CONFIG": str(file),
