@@ -36,6 +36,7 @@ TOPICS = (
     "account-changes",
     "deal-changes",
     "billing",
+    "product-usage",
 )
 MODELS = (
     "first_touch",
@@ -50,6 +51,7 @@ MODELS = (
     "lead_creation",
     "opportunity_creation",
 )
+MORE_MODELS = ("j_shaped", "inverse_j", "u_shaped_strict", "team_split", "shapley", "participation")
 DIMENSIONS = ("channel", "source", "campaign", "content", "landing_page", "kind", "team", "rep", "funnel_stage")
 UNATTRIBUTED = "unattributed"
 
@@ -167,8 +169,15 @@ DEFAULTS: dict[str, Any] = {
     "reporting_currency": "USD",
     "time_zone": "UTC",
     "rates": [],  # ("2026-01-01", "EUR", "USD", "1.1000")
-    "lookback_days": {"lead": 90, "opportunity": 90, "won": 90},
+    "lookback_days": {"lead": 90, "opportunity": 90, "won": 90, "stage": 90},  # "stage:<name>" for a single one
     "half_life_days": 7,
+    "asked": MODELS,  # the models of the credits; MORE_MODELS and those of "models" may be asked too
+    "models": {},  # custom ones by name (tests/oracle_models.py)
+    "team_split": {"marketing": 50, "sales": 50},
+    "conversion_stages": [],
+    "is_bot": lambda agent: False,  # the user-agent list
+    "milestones": [],
+    "trial_events": ["Trial Started"],
     "guards": [
         "null",
         "undefined",
@@ -253,6 +262,7 @@ class Fact:
     alias: tuple[str, str] | None = None  # previous id -> user id
     group: tuple[str, str] | None = None  # person -> account id
     previous: str | None = None
+    person: str | None = None  # of product usage
     source: Source | None = None
 
     @property
@@ -306,7 +316,7 @@ class Touch:
     referrer: str | None = None
     clicks: dict[str, str] = field(default_factory=dict)
     visitor: str | None = None
-    pages: list[str | None] = field(default_factory=list)
+    pages: list[str | None] = field(default_factory=list)  # seen under it
 
     @property
     def order(self) -> tuple[int, bytes, str, str]:
@@ -339,6 +349,9 @@ class Books:
         default_factory=list
     )  # another fact with the same id stands; guards that struck
     waiting: list[tuple[str, str, str, str]] = field(default_factory=list)  # (what, deal, fact id or "", why)
+    usage: dict[tuple[str, str, str], int] = field(default_factory=dict)  # account x event x day
+    journeys: dict[str, list[Touch]] = field(default_factory=dict)  # account -> touches of all its persons
+    unknown: dict[str, list[Touch]] = field(default_factory=dict)  # visitor that belongs to nobody -> touches
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -680,7 +693,7 @@ class Reader:
     def read_identities(self, fact: Fact) -> None:
         body = fact.body
         fact.type = needed(body.get("type"), "type")
-        if fact.type not in ("identify", "alias", "group", "unlink"):
+        if fact.type not in ("identify", "alias", "group", "unlink", "bot"):
             raise Refused("type: unknown")
         if fact.type == "identify":
             fact.email = self.first_email(
@@ -708,10 +721,35 @@ class Reader:
             needed(body.get("unlinks"), "unlinks")
             fact.previous = text(body.get("previousId"), "previousId")
             fact.named, fact.identifies = [], []  # an unlink withdraws, it names nobody
+        if fact.type == "bot":
+            fact.named, fact.identifies = [], []  # neither does a verdict
+            self.verdict(body)
         person = fact.email or self.person(fact.previous, "previousId")
         if not fact.visitor and not person:
             raise Refused("anonymousId: missing")
         fact.key = fact.visitor or f"user:{person}"
+
+    def verdict(self, body: dict[str, Any]) -> None:
+        """`{"type":"bot","messageId","timestamp","anonymousId"|"messageIds","from"?,"to"?,"bot":true|false}`"""
+        if not isinstance(body.get("bot"), bool):
+            raise Refused("bot: neither true nor false")
+        for name in ("from", "to"):
+            if body.get(name) is not None:
+                instant(body[name], name)
+        messages = body.get("messageIds")
+        if messages is not None and not (isinstance(messages, list) and all(text(each, "id") for each in messages)):
+            raise Refused("messageIds: not a list of ids")
+
+    def read_product_usage(self, fact: Fact) -> None:
+        """`{"messageId","timestamp","person","event","count"?:1,"account"?}`"""
+        person = self.person(needed(fact.body.get("person"), "person"), "person")
+        fact.key = person or fact.id
+        fact.person = person
+        needed(fact.body.get("event"), "event")
+        text(fact.body.get("account"), "account")
+        count = fact.body.get("count")
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise Refused("count: not a number from 1")
 
     def read_touches(self, fact: Fact) -> None:
         body = fact.body
@@ -815,6 +853,54 @@ def standing(facts: list[Fact], books: Books) -> list[Fact]:
                 (topic, fact.index, "another fact with this id stands") for fact in group if fact.value != best.value
             ]
     return sorted(stand, key=lambda fact: (fact.order, fact.topic, fact.key or ""))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bots (rules-more.md)
+
+
+def without_bots(facts: list[Fact], settings: dict[str, Any]) -> list[Fact]:
+    """ "A bot's hits, form fills and identifications are as if never sent" """
+    verdicts: dict[str | None, list[Fact]] = defaultdict(list)
+    hits: dict[str | None, list[int]] = defaultdict(list)
+    for fact in facts:  # in order of time
+        if fact.topic == "identities" and fact.type == "bot":
+            verdicts[fact.key].append(fact)
+        if fact.topic == "page-views":
+            hits[fact.key].append(fact.at)
+    # "More than 300 hits of a visitor in 60 s of event time = bot with all its hits."
+    storms = {
+        visitor
+        for visitor, times in hits.items()
+        if any(b - a < MINUTE for a, b in zip(times, times[300:], strict=False))
+    }
+
+    def is_bots(fact: Fact) -> bool:
+        if fact.topic not in ("page-views", "form-fills", "identities") or fact.type in ("unlink", "bot"):
+            return False
+        said = [verdict for verdict in verdicts[fact.key] if covers(verdict.body, fact)]
+        if said:  # "The latest verdict on a hit holds over list and storm rule; false restores."
+            return bool(said[-1].body["bot"])
+        return fact.key in storms or listed_bot(fact, settings)
+
+    return [fact for fact in facts if not is_bots(fact)]
+
+
+def covers(verdict: dict[str, Any], fact: Fact) -> bool:
+    begin, end, messages = verdict.get("from"), verdict.get("to"), verdict.get("messageIds")
+    return (
+        (begin is None or instant(begin, "from") <= fact.at)
+        and (end is None or fact.at <= instant(end, "to"))
+        and (not messages or fact.id in [text(each, "id") for each in messages])
+    )
+
+
+def listed_bot(fact: Fact, settings: dict[str, Any]) -> bool:
+    """ "The user-agent list in force at arrival judges": the collector notes its judgement, else it is asked now."""
+    if isinstance(fact.body.get("bot"), bool):
+        return bool(fact.body["bot"])
+    agent = part(fact.body, "context").get("userAgent")
+    return bool(isinstance(agent, str) and agent and settings["is_bot"](agent))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1058,6 +1144,7 @@ class Touches:
                 else:
                     self.all.append(self.other_touch(latest_version))
         self.all += [self.form_touch(form, twins.get(form.index)) for form in forms]
+        self.all += self.usage_touches(facts)
         self.all.sort(key=lambda touch: touch.order)
         self.known_at = self.known_in_visits()
 
@@ -1184,6 +1271,21 @@ class Touches:
             touch.source, touch.medium, [], None, kind, touch.campaign
         )
         return touch
+
+    def usage_touches(self, facts: list[Fact]) -> list[Touch]:
+        """ "A touch only for the first of each person x event listed in the settings `milestones` or `trial_events`; an
+        earlier late one replaces it." """
+        first: dict[tuple[str, str], Touch] = {}
+        for fact in facts:  # in order of time
+            event = (text(fact.body.get("event"), "event") or "").strip() if fact.topic == "product-usage" else ""
+            trial = event in self.settings["trial_events"]
+            if fact.topic != "product-usage" or not fact.person or not (trial or event in self.settings["milestones"]):
+                continue
+            kind = "trial_started" if trial else "product_milestone"
+            person = self.identity.root(fact.person)
+            channel = self.reader.channel(None, None, [], None, kind)
+            first.setdefault((person, event), Touch(fact.id, fact.at, kind, person, team="product", channel=channel))
+        return list(first.values())
 
     def visits_of_lead(self, person: str) -> list[Touch]:
         """ "For a `lead` the touch of the visit in which the person became known counts in any case": a fact that
@@ -1372,7 +1474,8 @@ class Bookkeeper:
 
     def eligible(self, conversion: str, touches: list[Touch], moment: int, always: Iterable[Touch] = ()) -> list[Touch]:
         """ "Touches take part when `moment - lookback <= time <= moment`" """
-        lookback = self.settings["lookback_days"][conversion] * DAY
+        days = self.settings["lookback_days"]
+        lookback = days.get(conversion, days["stage"]) * DAY
         always = {id(touch) for touch in always}
         return [touch for touch in touches if moment - lookback <= touch.at <= moment or id(touch) in always]
 
@@ -1385,10 +1488,13 @@ class Bookkeeper:
         lead: int | None,
         opportunity: int | None,
         close: int | None,
+        roles: dict[str, str] | None = None,
     ) -> dict[str, Any]:
+        from tests.oracle_models import Journey, weigh
+
         # "A milestone later than the conversion does not exist for it"
         lead, opportunity, close = (None if at is not None and at > moment else at for at in (lead, opportunity, close))
-        half_life = int(self.settings["half_life_days"] * DAY)
+        journey = Journey(touches, moment, lead, opportunity, close, roles or {})
         result: dict[str, Any] = {
             "moment": moment,
             "day": self.day(moment),
@@ -1397,7 +1503,10 @@ class Bookkeeper:
             "milestones": {"lead": lead, "opportunity": opportunity, "close": close},
             "stages": [funnel_stage(touch.at, lead, opportunity) for touch in touches],
             "weights": {
-                model: weights_of(model, touches, moment, lead, opportunity, close, half_life) for model in MODELS
+                model: [Fraction(1)] * len(touches) or None
+                if model == "participation"
+                else weigh(model, journey, self.settings)
+                for model in self.settings["asked"]
             },
             "credits": {},
         }
@@ -1413,6 +1522,16 @@ class Bookkeeper:
                 for dimension in DIMENSIONS:
                     self.add((conversion, model, dimension, day, UNATTRIBUTED), count, amount)
                 continue
+            if model == "participation":
+                # "in each dimension every distinct value among the eligible touches gets the full amount and count once
+                # per conversion (refunds likewise); the deal's report shows each touch the full amount"
+                into[model] = [(touch.id, count, amount) for touch in result["touches"]]
+                for dimension in DIMENSIONS:
+                    for value in {
+                        self.value(dimension, *each) for each in zip(result["touches"], result["stages"], strict=True)
+                    }:
+                        self.add((conversion, model, dimension, day, value), count, amount)
+                continue
             # "A conversion's count is apportioned the same way, as 1,000,000 millionths."
             shares = whole(weights)
             counts, amounts = apportion(count, shares), apportion(amount, shares)
@@ -1421,8 +1540,10 @@ class Bookkeeper:
             ]
             for touch, stage, c, a in zip(result["touches"], result["stages"], counts, amounts, strict=True):
                 for dimension in DIMENSIONS:
-                    value = stage if dimension == "funnel_stage" else getattr(touch, dimension)
-                    self.add((conversion, model, dimension, day, value), c, a)
+                    self.add((conversion, model, dimension, day, self.value(dimension, touch, stage)), c, a)
+
+    def value(self, dimension: str, touch: Touch, stage: str) -> str | None:
+        return stage if dimension == "funnel_stage" else getattr(touch, dimension)
 
     def add(self, cell: tuple[str, str, str, str, str | None], count: int, amount: int) -> None:
         before = self.books.credits.get(cell, (0, 0))
@@ -1460,12 +1581,25 @@ class Deal:
                 elif self.won_at is None:
                     self.won_at = fact.at
         self.now["stage"] = latest
+        # "the first time the deal ever entered a configured stage"
+        self.entered: dict[str, int] = {}
+        for fact in facts:
+            stage = text(fact.body.get("stage"), "stage")
+            if stage and stage.strip() in settings["conversion_stages"]:
+                self.entered.setdefault(stage.strip(), fact.at)
         self.first = facts[0].at
         # "the deal's `createdAt`, else its earliest fact"
         self.created = (
             instant(self.now["createdAt"], "createdAt") if self.now.get("createdAt") is not None else self.first
         )
         self.contacts = reader.contacts(self.now.get("contacts"))
+        self.roles = [  # as this deal's contacts have them
+            (person, role.strip().lower())
+            for entry in self.now.get("contacts") or []
+            if isinstance(entry, dict)
+            and (person := reader.person(entry.get("person"), "contacts"))
+            and (role := text(entry.get("role"), "role"))
+        ]
 
     @property
     def stage(self) -> str | None:
@@ -1505,6 +1639,8 @@ def recompute(
             books.refused.append((topic, index, str(reason)))
     stand = standing(accepted, books)
 
+    stand = without_bots(stand, settings)
+
     # 2. persons and accounts
     identity = Identity(stand, reader, settings, free_mail or default_free_mail(), books)
     accounts = Accounts(stand, reader)
@@ -1521,8 +1657,20 @@ def recompute(
     for touch in books.touches:
         touch.account = books.persons[touch.owner]["account"] if touch.owner in books.persons else None
 
-    # 4. leads: value 0, the person's journey; "a `lead` conversion knows only its own lead moment"
     keeper = Bookkeeper(settings, books)
+    for fact in stand:
+        if fact.topic == "product-usage":
+            # "All usage counts by account x event x day; `account` only where the person has none."
+            root = identity.root(fact.person) if fact.person else None
+            account = books.persons[root]["account"] if root in books.persons else root
+            if account == root:
+                named = reader.account_id(fact.body.get("account"))
+                account = accounts.resolve(named) if named is not None else account
+            if account is not None:
+                cell = account, (text(fact.body["event"], "event") or "").strip(), keeper.day(fact.at)
+                books.usage[cell] = books.usage.get(cell, 0) + int(fact.body.get("count") or 1)
+
+    # 4. leads: value 0, the person's journey; "a `lead` conversion knows only its own lead moment"
     touches_of: dict[str, list[Touch]] = defaultdict(list)
     people_of: dict[str, list[str]] = defaultdict(list)
     for touch in books.touches:
@@ -1531,7 +1679,13 @@ def recompute(
         people_of[person["account"]].append(root)
         moment = person["lead"]
         mine = keeper.eligible("lead", touches_of[root], moment, found.visits_of_lead(root))
-        books.leads[root] = keeper.convert("lead", moment, 0, mine, moment, None, None)
+        books.leads[root] = keeper.convert("lead", moment, 0, mine, moment, None, None, roles_of([root], [], identity))
+    books.unknown = unknown_visitors(found)
+
+    for account, people in people_of.items():
+        books.journeys[account] = sorted(
+            (touch for root in people for touch in touches_of[root]), key=lambda touch: touch.order
+        )
 
     # 5. deals
     changes: dict[str, list[Fact]] = defaultdict(list)
@@ -1549,6 +1703,27 @@ def recompute(
     # "Cells of amount 0 and count 0 are left out."
     books.credits = {cell: credit for cell, credit in books.credits.items() if credit != (0, 0)}
     return books
+
+
+def roles_of(people: list[str], own: list[tuple[str, str]], identity: Identity) -> dict[str, str]:
+    """ "role = that [of the deal's `contacts` entry], else the contact-change's `role`, without case, else none" """
+    roles = {}
+    for root in people:
+        role = text(identity.latest_of_sources(root, "role"), "role")
+        if role:
+            roles[root] = role.strip().lower()
+    for person, role in reversed(own):
+        roles[identity.root(person)] = role
+    return roles
+
+
+def unknown_visitors(found: Touches) -> dict[str, list[Touch]]:
+    """ "for `lead`: a visitor that belongs to nobody" """
+    touches: dict[str, list[Touch]] = defaultdict(list)
+    for touch in found.all:
+        if touch.owner is None and touch.visitor:
+            touches[touch.visitor].append(touch)
+    return touches
 
 
 def book_deal(
@@ -1587,6 +1762,8 @@ def book_deal(
     # "While `deleted` is true a deal has no conversions, refunds or place in the pipeline"
     if not entry["deleted"]:
         moments = {"opportunity": deal.created} | ({"won": deal.won_at} if deal.won_at is not None else {})
+        moments |= {f"stage:{stage}": at for stage, at in deal.entered.items()}
+        roles = roles_of(people, deal.roles, identity)
         for conversion, moment in moments.items():
             try:
                 amount = deal.amount(keeper, moment)
@@ -1601,7 +1778,8 @@ def book_deal(
                 keeper.eligible(conversion, journey, moment),
                 lead,
                 deal.created,
-                deal.won_at if conversion == "won" else None,
+                None if conversion == "opportunity" else deal.won_at,
+                roles,
             )
         if deal.kind() == "open":
             try:
@@ -1624,10 +1802,11 @@ def book_deal(
         except NoRate as reason:
             books.waiting.append(("refund", deal.id, fact.id, str(reason)))
             continue
+        roles = roles_of(people, deal.roles, identity)
         won = entry.get("won") or Bookkeeper(
             settings, Books()
         ).convert(  # the win itself waits for a rate; its split is there
-            "won", deal.won_at, 0, keeper.eligible("won", journey, deal.won_at), lead, deal.created, deal.won_at
+            "won", deal.won_at, 0, keeper.eligible("won", journey, deal.won_at), lead, deal.created, deal.won_at, roles
         )
         credits: dict[str, Any] = {}
         keeper.book("won", won, 0, amount, keeper.day(fact.at), credits)

@@ -481,12 +481,6 @@ def _raw(made: _World, topic: str, body: Body) -> RawFact:
     return topic, json.dumps(dict(entries)).encode(), recorded
 
 
-def without_bots(facts: list[RawFact]) -> list[RawFact]:
-    """The facts less those that bots have a part in, and product usage."""
-    words = (b'"bot"', b'"userAgent"', b'"storm')
-    return [fact for fact in facts if fact[0] != "product-usage" and not any(word in fact[1] for word in words)]
-
-
 def _promptly(made: _World, body: Body) -> int:
     """A Kafka record time not long after the fact's own, so that it may alert somebody."""
     late = made.one((0, 0, 1, MINUTE, HOUR + 1, DAY, DAY + 1, 3 * DAY))
