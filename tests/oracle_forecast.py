@@ -49,6 +49,10 @@ class Deal:
         return next((said[name] for _, said in reversed(self.changes) if name in said), None)
 
     @property
+    def pipeline(self) -> str:
+        return str(self.now("pipeline") or "default")
+
+    @property
     def created(self) -> int:
         return self.changes[0][0] if self.now("createdAt") is None else int(self.now("createdAt"))
 
@@ -57,8 +61,9 @@ class Deal:
         """Where it was moved to, repetitions left out."""
         found: list[tuple[int, str]] = []
         for at, said in self.changes:
-            if "stage" in said and (said["stage"] or NONE) != (found[-1][1] if found else NONE):
-                found.append((at, said["stage"] or NONE))
+            stage = (said.get("stage") or "").strip() or NONE
+            if "stage" in said and (not found or stage != found[-1][1]):
+                found.append((at, stage))
         return found
 
 
@@ -67,10 +72,18 @@ class Stay:
     """ "A stay is a deal's unbroken time in one open stage"."""
 
     deal: Deal
-    stage: str
+    stage: tuple[str, str]  # pipeline and stage
     begin: int
     end: int | None
-    exit: str | tuple[str, str] | None  # won, lost, ("moved", stage), None while it lasts
+    exit: str | tuple[str, tuple[str, str]] | None  # won, lost, ("moved", stage), None while it lasts
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    won: Sequence[str] = ("closed_won",)
+    lost: Sequence[str] = ("closed_lost",)
+    order: Sequence[str] = ()  # the setting; () = by the first fact naming each
+    probabilities: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -83,17 +96,19 @@ class Market:
     zone: str = "UTC"
     won: Sequence[str] = ("closed_won",)
     lost: Sequence[str] = ("closed_lost",)
-    order: Sequence[str] = ()  # the setting; () = by the first fact naming each
+    order: Sequence[str] = ()
     probabilities: Mapping[str, Any] = field(default_factory=dict)
+    pipelines: Mapping[str, Pipeline] = field(default_factory=dict)  # others than the one above
     quality: Callable[[Deal], str | None] | None = None
 
     def __post_init__(self) -> None:
         setcontext(EXACT)
         end = self.begin_of(self.t + timedelta(days=1))
         known = (deal.until(end) for deal in self.deals)
-        self.all_deals = self.deals
+        self.default = Pipeline(self.won, self.lost, self.order, self.probabilities)
         # "While `deleted` is true a deal has no conversions, refunds or place in the pipeline"
-        self.deals = [deal for deal in known if deal and deal.now("deleted") is not True]
+        self.known = [deal for deal in known if deal]
+        self.deals = [deal for deal in self.known if deal.now("deleted") is not True]
         self.leads = [lead for lead in self.leads if lead < end]
 
     # days -----------------------------------------------------------------------------------------------------------
@@ -114,11 +129,15 @@ class Market:
         return at is not None and (period is None or period[0] <= self.day(at) <= period[1])
 
     # deals ----------------------------------------------------------------------------------------------------------
-    def kind(self, stage: str) -> str:
-        return WON if stage in self.won else LOST if stage in self.lost else OPEN
+    def pipeline(self, name: str) -> Pipeline:
+        return self.pipelines.get(name, self.default)
+
+    def kind(self, pipeline: str, stage: str) -> str:
+        own = self.pipeline(pipeline)
+        return WON if stage in own.won else LOST if stage in own.lost else OPEN
 
     def state(self, deal: Deal) -> str:
-        return self.kind(deal.stages[-1][1]) if deal.stages else OPEN
+        return self.kind(deal.pipeline, deal.stages[-1][1]) if deal.stages else OPEN
 
     def stage(self, deal: Deal) -> str:
         return deal.stages[-1][1] if deal.stages else NONE
@@ -127,7 +146,7 @@ class Market:
         """ "the moment it last came there from one that is not" (won), likewise for lost"""
         if self.state(deal) == OPEN:
             return None
-        at, kinds = 0, [OPEN, *(self.kind(stage) for _, stage in deal.stages)]
+        at, kinds = 0, [OPEN, *(self.kind(deal.pipeline, stage) for _, stage in deal.stages)]
         for place, (moment, _) in enumerate(deal.stages):
             if kinds[place + 1] != kinds[place]:
                 at = moment
@@ -144,20 +163,19 @@ class Market:
     def stays_of(self, deal: Deal) -> list[Stay]:
         """From the fact that brought it there ("before the first: "(none)", from creation")."""
         steps = deal.stages
-        if not steps or steps[0][0] > deal.created:
-            steps = [(deal.created, NONE), *steps]
+        if not steps or steps[0][0] > deal.created or steps[0][1] == NONE:
+            steps = [(deal.created, NONE), *(steps[1:] if steps and steps[0][1] == NONE else steps)]
         found = []
         for place, (at, stage) in enumerate(steps):
-            if self.kind(stage) != OPEN:
+            if self.kind(deal.pipeline, stage) != OPEN:
                 continue
             after = steps[place + 1 :]
-            if not after:
-                found.append(Stay(deal, stage, at, None, None))
-                continue
-            # "A close later reopened counts as a move to the reopened stage."
-            reopened = next((following for _, following in after if self.kind(following) == OPEN), None)
-            exit = ("moved", reopened) if reopened is not None else self.kind(after[0][1])
-            found.append(Stay(deal, stage, at, after[0][0], exit))
+            # "A close later reopened counts as a move to the reopened stage."; one never reopened is what it is now
+            reopened = next((to for _, to in after if self.kind(deal.pipeline, to) == OPEN), None)
+            exit: Any = None
+            if after:
+                exit = self.state(deal) if reopened is None else ("moved", (deal.pipeline, reopened))
+            found.append(Stay(deal, (deal.pipeline, stage), at, after[0][0] if after else None, exit))
         return found
 
     @cached_property
@@ -165,19 +183,19 @@ class Market:
         return [stay for deal in self.deals for stay in self.stays_of(deal)]
 
     # pipeline -------------------------------------------------------------------------------------------------------
-    def open_by_stage(self) -> dict[str, dict[str, Any]]:
+    def open_by_stage(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Count, amount (without one 0), average and the oldest age in days since creation."""
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[tuple[str, str], dict[str, Any]] = {}
         for deal in self.of(OPEN):
-            row = found.setdefault(self.stage(deal), {"count": 0, "amount": 0, "oldest": 0})
+            row = found.setdefault((deal.pipeline, self.stage(deal)), {"count": 0, "amount": 0, "oldest": 0})
             row["count"] += 1
             row["amount"] += deal.now("amount") or 0
             row["oldest"] = max(row["oldest"], self.days(deal.created, None))
         return found
 
-    def moves(self, period: tuple[date, date] | None = None) -> dict[str, dict[str, Any]]:
+    def moves(self, period: tuple[date, date] | None = None) -> dict[tuple[str, str], dict[str, Any]]:
         """Stays entered and left in the period, and the days of those that ended in it."""
-        found: dict[str, dict[str, Any]] = defaultdict(lambda: {"entered": 0, "left": 0, "days": []})
+        found: dict[tuple[str, str], dict[str, Any]] = defaultdict(lambda: {"entered": 0, "left": 0, "days": []})
         for stay in self.stays:
             found[stay.stage]["entered"] += self.within(stay.begin, period)
             if stay.end is not None and self.within(stay.end, period):
@@ -209,44 +227,58 @@ class Market:
         }
 
     @cached_property
-    def stage_order(self) -> list[str]:
+    def stage_orders(self) -> dict[str, list[str]]:
         """Open stages: "order = setting, else event time of the first fact naming it"."""
-        if self.order:
-            return [stage for stage in self.order if self.kind(stage) == OPEN]
-        named: dict[str, int] = {}
-        for deal in self.deals:
+        named: dict[str, dict[str, int]] = defaultdict(dict)
+        for deal in self.known:
             for at, said in deal.changes:
                 if said.get("stage"):
-                    named[said["stage"]] = min(at, named.get(said["stage"], at))
-        return [stage for stage in sorted(named, key=lambda each: (named[each], each)) if self.kind(stage) == OPEN]
+                    seen = named[deal.pipeline]
+                    seen[said["stage"]] = min(at, seen.get(said["stage"], at))
+        return {
+            name: [
+                stage
+                for stage in [
+                    *self.pipeline(name).order,
+                    *sorted(set(seen) - set(self.pipeline(name).order), key=lambda each: (seen[each], each)),
+                ]
+                if self.kind(name, stage) == OPEN
+            ]
+            for name, seen in named.items()
+        }
 
-    def stage_conversion(self, period: tuple[date, date] | None = None) -> dict[str, tuple[int, int]]:
+    def order_of(self, pipeline: str) -> list[str]:
+        return self.stage_orders.get(pipeline) or [
+            stage for stage in self.pipeline(pipeline).order if self.kind(pipeline, stage) == OPEN
+        ]
+
+    def stage_conversion(self, period: tuple[date, date] | None = None) -> dict[tuple[str, str], tuple[int, int]]:
         """ "of deals first entering the stage in the period, those later in a later stage or won" """
         found = {}
-        for place, stage in enumerate(self.stage_order):
-            later = set(self.stage_order[place + 1 :])
-            entered = converted = 0
-            for deal in self.deals:
-                first = next((at for at, to in deal.stages if to == stage), None)
-                if first is None or not self.within(first, period):
-                    continue
-                entered += 1
-                after = deal.stages[[to for _, to in deal.stages].index(stage) + 1 :]
-                converted += any(to in later or self.kind(to) == WON for _, to in after)
-            found[stage] = (entered, converted)
+        for pipeline, order in self.stage_orders.items():
+            for place, stage in enumerate(order):
+                entered = converted = 0
+                for deal in self.deals:
+                    first = next((at for at, to in deal.stages if to == stage), None)
+                    if deal.pipeline != pipeline or first is None or not self.within(first, period):
+                        continue
+                    entered += 1
+                    after = [to for _, to in deal.stages[[to for _, to in deal.stages].index(stage) + 1 :]]
+                    converted += self.state(deal) == WON or any(to in order[place + 1 :] for to in after)
+                found[pipeline, stage] = (entered, converted)
         return found
 
     # the probability counter ------------------------------------------------------------------------------------------
-    @property
-    def fallback(self) -> bool:
+    @lru_cache(maxsize=100)  # noqa: B019 - a market lives no longer than the question
+    def fallback(self, pipeline: str) -> bool:
         """ "Fewer than 20 closed deals in a pipeline: the operator's stage probabilities" """
-        return len(self.of(WON)) + len(self.of(LOST)) < ENOUGH
+        return sum(deal.pipeline == pipeline for deal in self.of(WON) + self.of(LOST)) < ENOUGH
 
     @cached_property
-    def counted(self) -> tuple[dict[tuple[str, int], int], dict[tuple[str, Any, int], int]]:
+    def counted(self) -> tuple[dict[tuple[Any, int], int], dict[tuple[Any, Any, int], int]]:
         """ "a stay ended at age a weeks is at risk in 0...a with its exit in a; an open one in 0...a-1" """
-        at_risk: dict[tuple[str, int], int] = defaultdict(int)
-        exits: dict[tuple[str, Any, int], int] = defaultdict(int)
+        at_risk: dict[tuple[Any, int], int] = defaultdict(int)
+        exits: dict[tuple[Any, Any, int], int] = defaultdict(int)
         for stay in self.stays:
             age = self.days(stay.begin, stay.end) // 7
             for week in range(age + 1 if stay.end is not None else age):
@@ -259,14 +291,15 @@ class Market:
     def last_week(self) -> int:
         return max((week for _, week in self.counted[0]), default=0)
 
-    def exits_of(self, stage: str) -> list[Any]:
+    @lru_cache(maxsize=1000)  # noqa: B019 - a market lives no longer than the question
+    def exits_of(self, stage: tuple[str, str]) -> list[Any]:
         return sorted({exit for each, exit, _ in self.counted[1] if each == stage}, key=str)
 
     @cached_property
-    def hazards(self) -> dict[tuple[Any, str, int], Decimal]:
+    def hazards(self) -> dict[tuple[Any, Any, int], Decimal]:
         """ "h_e(s,u) = (d_e(s,u) + 10 h_e(s,u-1))/(n(s,u)+10), h_e(s,-1) = sum d_e / sum n of the stage" """
         at_risk, exits = self.counted
-        found: dict[tuple[Any, str, int], Decimal] = {}
+        found: dict[tuple[Any, Any, int], Decimal] = {}
         for stage in {stage for stage, _ in at_risk}:
             risks = sum(n for (each, _), n in at_risk.items() if each == stage)
             for exit in self.exits_of(stage):
@@ -280,7 +313,7 @@ class Market:
         return found
 
     @cached_property
-    def winning(self) -> list[dict[tuple[str, int], Decimal]]:
+    def winning(self) -> list[dict[tuple[Any, int], Decimal]]:
         """W(s,w,r) for each r from 0 to 52; weeks after the last one seen are like it."""
         stages = {stage for stage, _ in self.counted[0]} | {stay.stage for stay in self.stays}
         weeks = range(self.last_week + 1)
@@ -305,7 +338,7 @@ class Market:
     def chances(self, deal: Deal) -> list[Decimal]:
         """W for each week from 0 to 52 of an open deal, with lead quality."""
         stay = self.stays_of(deal)[-1]
-        if self.fallback:
+        if self.fallback(deal.pipeline):
             found = self.operators(deal, stay.stage)
         else:
             week = min(self.days(stay.begin, None) // 7, self.last_week)
@@ -314,19 +347,20 @@ class Market:
         return [min(Decimal(1), chance * factor) for chance in found]
 
     @lru_cache(maxsize=10_000)  # noqa: B019 - a market lives no longer than the question
-    def column(self, stage: str, week: int) -> list[Decimal]:
+    def column(self, stage: tuple[str, str], week: int) -> list[Decimal]:
         return [table[stage, week] for table in self.winning]
 
-    def operators(self, deal: Deal, stage: str) -> list[Decimal]:
+    def operators(self, deal: Deal, at: tuple[str, str]) -> list[Decimal]:
         """ "the operator's stage probabilities at every age (default place/(open stages+1)), won in the week of a
         future `expectedClose` within the horizon, else evenly over 13 weeks" """
-        order = self.stage_order
+        pipeline, stage = at
+        order = self.order_of(pipeline)
         place = order.index(stage) + 1 if stage in order else 0
-        chance = as_decimal(self.probabilities.get(stage, Fraction(place, len(order) + 1)))
+        chance = as_decimal(self.pipeline(pipeline).probabilities.get(stage, Fraction(place, len(order) + 1)))
         expected = deal.now("expectedClose")
         week = 0
         if expected is not None:
-            week = -(-((self.day(expected) - self.t).days) // 7)
+            week = -(-((day_of(expected, "UTC") - self.t).days) // 7)  # a date, as it is written
         if 1 <= week <= HORIZON:
             return [chance if after >= week else Decimal(0) for after in range(HORIZON + 1)]
         return [chance * min(after, 13) / 13 for after in range(HORIZON + 1)]
@@ -354,29 +388,21 @@ class Market:
         if len(wins) < ENOUGH:
             wins, basis = year, "opportunities"
             came = [deal.created for deal in self.deals]
-        if not wins:
-            return {
-                "basis": basis,
-                "m": 0,
-                "rate": Fraction(0),
-                "c": Fraction(0),
-                "z": Fraction(0),
-                "squares": Fraction(0),
-            }
         spans = [
             self.days(deal.lead if basis == "leads" and deal.lead is not None else deal.created, self.closed_at(deal))
             for deal in wins
         ]
-        m = median(spans)
+        m = median(spans) if spans else 0
         before = [at for at in came if self.last_days(at, 365, self.t - timedelta(days=m))]
         amounts = [deal.now("amount") or 0 for deal in wins]
+        size = max(1, len(wins))
         return {
             "basis": basis,
             "m": m,
             "rate": Fraction(sum(self.last_days(at, 90) for at in came), 90),
             "c": Fraction(len(wins), len(before)) if before else Fraction(0),
-            "z": Fraction(sum(amounts), len(wins)),
-            "squares": Fraction(sum(amount * amount for amount in amounts), len(wins)),
+            "z": Fraction(sum(amounts), size),
+            "squares": Fraction(sum(amount * amount for amount in amounts), size),
         }
 
     def last_days(self, at: int | None, days: int, until: date | None = None) -> bool:
@@ -444,7 +470,8 @@ class Market:
         months = self.months_before()
         if len(months) < 3:
             return Decimal(0)
-        amounts = [Decimal(self.won_amount(*month)) for month in months]
+        won = [(self.day(self.closed_at(deal) or 0), deal.now("amount") or 0) for deal in self.of(WON)]
+        amounts = [Decimal(sum(amount for day, amount in won if begin <= day <= end)) for begin, end in months]
         mean = sum(amounts) / len(amounts)
         if mean <= 0:
             return Decimal(0)

@@ -3,16 +3,28 @@
 TOUCHLINE_EXAMPLES is how many inputs each comparison draws.
 """
 
+import json
 import os
 import random
+from collections.abc import Iterator
+from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from models.settings import Warmth
+from models.counts import tables_in
+from models.forecast import Forecast, spans_from
+from models.recompute import recompute
+from models.settings import Pipeline, Settings, Warmth
 from models.times import DAY, HOUR, MINUTE
 from models.warmth import Scale, Touched, fixed, history_of
-from tests import oracle_warmth
+from streams.reference import rules_from
+from tests import markets, oracle, oracle_forecast, oracle_warmth
+from tests.oracle_forecast import as_decimal
+from tests.worlds import RawFact
+
+REGISTRABLE, FREE_MAIL = oracle.default_registrable(), oracle.default_free_mail()
 
 EXAMPLES = int(os.environ.get("TOUCHLINE_EXAMPLES", "80"))
 BEGIN = 1_767_571_200_000_000
@@ -78,3 +90,119 @@ def test_warmth_has_the_scores_and_low_points_of_the_rules() -> None:
                 at, value = oracle_warmth.low_point(touches, same)
                 assert each.low_at == at, (seed, each)
                 assert abs(Decimal(each.low or 0) - value) < Decimal("1e-6"), seed
+
+
+# --- forecast ---------------------------------------------------------------------------
+
+
+def their_market(facts: list[RawFact], ours: Settings, day: str) -> oracle_forecast.Market:
+    """What the independent calculation knows of the facts stamped before the day's end."""
+    known, bodies = _before(facts, ours.time_zone, day)
+    default = ours.pipelines.get("default", Pipeline())
+    books = oracle.recompute(
+        known,
+        {
+            "time_zone": ours.time_zone,
+            "won_stages": list(default.won),
+            "lost_stages": list(default.lost),
+            "pipelines": {name: {"won": each.won, "lost": each.lost} for name, each in ours.pipelines.items()},
+            "asked": [],
+        },
+        registrable=REGISTRABLE,
+        free_mail=FREE_MAIL,
+    )
+    lead_of: dict[str, int] = {}
+    for person in books.persons.values():
+        lead_of[person["account"]] = min(person["lead"], lead_of.get(person["account"], person["lead"]))
+    changes: dict[str, list[Any]] = {}
+    refunds: dict[str, list[tuple[int, int]]] = {}
+    for topic, body in bodies:
+        at = oracle.instant(body["timestamp"], "timestamp")
+        if topic == "deal-changes":
+            changes.setdefault(body["dealId"], []).append((at, body["messageId"], _said(body)))
+        if topic == "billing":
+            refunds.setdefault(body["dealId"], []).append((at, _cents(body["amount"])))
+    deals = []
+    for name, said in changes.items():
+        booked = books.deals[name]
+        eligible = booked["opportunity"]["touches"] if "opportunity" in booked else []
+        told = [(at, fields) for at, _, fields in sorted(said, key=lambda change: (change[0], change[1].encode()))]
+        channel = eligible[0].channel if eligible else None
+        deals.append(oracle_forecast.Deal(name, told, lead_of.get(booked["account"]), refunds.get(name, ()), channel))
+    return oracle_forecast.Market(
+        date.fromisoformat(day),
+        deals,
+        [person["lead"] for person in books.persons.values()],
+        ours.time_zone,
+        **{name: getattr(_pipeline(default), name) for name in ("won", "lost", "order", "probabilities")},
+        pipelines={name: _pipeline(each) for name, each in ours.pipelines.items()},
+        quality=(lambda deal: deal.first_channel) if ours.lead_quality == "first_channel" else None,
+    )
+
+
+def _before(facts: list[RawFact], zone: str, day: str) -> tuple[list[RawFact], list[tuple[str, dict[str, Any]]]]:
+    end = oracle_forecast.Market(date.fromisoformat(day), [], zone=zone).begin_of(
+        date.fromisoformat(day) + timedelta(days=1)
+    )
+    bodies = [(fact, json.loads(fact[1], parse_float=Decimal)) for fact in facts]
+    known = [(fact, body) for fact, body in bodies if oracle.instant(body["timestamp"], "timestamp") < end]
+    return [fact for fact, _ in known], [(fact[0], body) for fact, body in known]
+
+
+def _said(body: dict[str, Any]) -> dict[str, Any]:
+    said = dict(body)
+    if said.get("amount") is not None:
+        said["amount"] = _cents(said["amount"])
+    for name in ("createdAt", "expectedClose"):
+        if said.get(name) is not None:
+            said[name] = oracle.instant(said[name], name)
+    return said
+
+
+def _cents(amount: Any) -> int:
+    return int(Decimal(str(amount)) * 100)
+
+
+def _pipeline(ours: Pipeline) -> oracle_forecast.Pipeline:
+    chances = {stage: str(chance) for stage, chance in ours.probabilities.items()}
+    return oracle_forecast.Pipeline(ours.won, ours.lost, ours.stages, chances)
+
+
+def figures(ours: Forecast, theirs: oracle_forecast.Market, day: str) -> Iterator[tuple[str, Any, Any]]:
+    """Every figure of a forecast: its name, what the product says, what the rules say."""
+    rates, run = theirs.rates(), theirs.run_rate
+    yield "win rate", ours.win_rate, rates["win_rate"] or 0
+    yield "basis", ours.new_business.start == "lead", run["basis"] == "leads"
+    yield "days to a win", ours.new_business.days, run["m"]
+    yield "starts a day", ours.new_business.starts_a_day, run["rate"]
+    yield "conversion", ours.new_business.conversion, run["c"]
+    yield "average size", ours.new_business.size, run["z"]
+    yield "average square", ours.new_business.square, run["squares"]
+    yield "variation", ours.variation, theirs.unsteadiness
+    yield "weighted", ours.weighted, theirs.weighted()
+    yield "unpriced", ours.unpriced, sum(deal.now("amount") is None for deal in theirs.of("open"))
+    for stage in {stay.stage for stay in theirs.stays}:
+        for week in (0, 1, 5, 30, 60):
+            if not theirs.fallback(stage[0]):
+                chances = theirs.column(stage, min(week, theirs.last_week))
+                for within in (1, 2, 10, 52):
+                    yield f"{stage} {week} {within}", ours.counter.within(stage, week)[within], chances[within]
+    for grain, months, number in (("month", 1, 14), ("quarter", 3, 3), ("year", 12, 2)):
+        for span, outlook in zip(spans_from(day, grain, number), ours.outlooks(grain, number), strict=True):
+            begin, end = date.fromordinal(span.first), date.fromordinal(span.last)
+            forecast = theirs.forecast(begin, end, months)
+            for part in ("pot", "pipeline", "new_business", "p10", "p50", "p90"):
+                yield f"{span.name} {part}", getattr(outlook, part), forecast[part]
+
+
+def test_pipeline_and_forecast_are_those_of_the_rules() -> None:
+    for seed in range(EXAMPLES // 2):
+        rng = random.Random(seed)
+        settings = markets.VARIANTS[seed % len(markets.VARIANTS)]
+        facts = markets.market(rng, pipelines=(None, "partner") if settings.pipelines else (None,))
+        law = rules_from(settings)
+        ours = Forecast(tables_in(recompute(facts, law).counts), markets.LAST_DAY, law)
+
+        for name, said, right in figures(ours, their_market(facts, settings, markets.LAST_DAY), markets.LAST_DAY):
+            error = abs(Decimal(said) - as_decimal(right))
+            assert error <= max(Decimal("1e-9"), abs(as_decimal(right)) * Decimal("1e-12")), (seed, name, said, right)

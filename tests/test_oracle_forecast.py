@@ -31,7 +31,15 @@ def market(*deals, **fields):
 
 
 def stays(*deals, **fields):
-    return [(each.stage, each.begin, each.end, each.exit) for each in market(*deals, **fields).stays]
+    def plain(exit):
+        return ("moved", exit[1][1]) if isinstance(exit, tuple) else exit
+
+    return [(each.stage[1], each.begin, each.end, plain(each.exit)) for each in market(*deals, **fields).stays]
+
+
+def default(by_stage):
+    assert {pipeline for pipeline, _ in by_stage} == {"default"}
+    return {stage: row for (_, stage), row in by_stage.items()}
 
 
 # --- stays
@@ -87,11 +95,11 @@ def test_durations_are_days_between_dates_in_the_reporting_zone():
 def test_entered_left_and_time_in_stage():
     one, two = deal(("01-01", "new"), ("01-11", "demo")), deal(("01-20", "new"), ("02-03", "closed_lost"))
 
-    assert market(one, two).moves() == {
+    assert default(market(one, two).moves()) == {
         "new": {"entered": 2, "left": 2, "days": [10, 14]},
         "demo": {"entered": 1, "left": 0, "days": []},
     }
-    assert market(one, two).moves((date(2026, 1, 11), date(2026, 1, 31))) == {
+    assert default(market(one, two).moves((date(2026, 1, 11), date(2026, 1, 31)))) == {
         "new": {"entered": 1, "left": 1, "days": [10]},
         "demo": {"entered": 1, "left": 0, "days": []},
     }
@@ -128,11 +136,11 @@ def test_stage_conversion_counts_deals_that_came_further():
         deal(("02-02", "quote"), ("02-07", "closed_won")),
     ]
 
-    assert market(*deals).stage_order == ["new", "demo", "quote"]
-    assert market(*deals).stage_conversion() == {"new": (3, 1), "demo": (2, 1), "quote": (2, 1)}
-    assert market(*deals, order=("demo", "new", "quote")).stage_conversion()["new"] == (3, 1)
-    assert market(*deals, order=("demo", "new", "quote")).stage_conversion()["demo"] == (2, 2)
-    assert market(*deals).stage_conversion((date(2026, 1, 6), date(2026, 3, 1))) == {
+    assert market(*deals).order_of("default") == ["new", "demo", "quote"]
+    assert default(market(*deals).stage_conversion()) == {"new": (3, 1), "demo": (2, 1), "quote": (2, 1)}
+    assert default(market(*deals, order=("demo", "new", "quote")).stage_conversion())["new"] == (3, 1)
+    assert default(market(*deals, order=("demo", "new", "quote")).stage_conversion())["demo"] == (2, 2)
+    assert default(market(*deals).stage_conversion((date(2026, 1, 6), date(2026, 3, 1)))) == {
         "new": (1, 0),
         "demo": (0, 0),
         "quote": (2, 1),
@@ -142,7 +150,7 @@ def test_stage_conversion_counts_deals_that_came_further():
 def test_open_amounts_by_stage():
     one, two = deal(("03-01", "new"), amount=5), deal(("03-11", "new"))
 
-    assert market(one, two).open_by_stage() == {"new": {"count": 2, "amount": 5, "oldest": 30}}
+    assert default(market(one, two).open_by_stage()) == {"new": {"count": 2, "amount": 5, "oldest": 30}}
 
 
 # --- the probability counter
@@ -162,13 +170,13 @@ def test_hazards_by_hand():
     found = market(*deals)
 
     # at risk 20 and 10, won 15 in all: h(-1) = 15/30, h(0) = (10 + 5)/30, h(1) = (5 + 5)/20
-    assert not found.fallback
-    assert [found.hazards["won", "new", week] for week in (0, 1)] == [Decimal("0.5"), Decimal("0.5")]
+    assert not found.fallback("default")
+    assert [found.hazards["won", ("default", "new"), week] for week in (0, 1)] == [Decimal("0.5"), Decimal("0.5")]
     # lost 5: 5/30, (0 + 10/6)/30, (5 + 10/18)/20
-    lost = [round(found.hazards["lost", "new", week], 12) for week in (0, 1)]
+    lost = [round(found.hazards["lost", ("default", "new"), week], 12) for week in (0, 1)]
     assert lost == [round(Decimal(1) / 18, 12), round(Decimal(5) / 18, 12)]
     # W(new,0,1) = 1/2; W(new,0,2) = 1/2 + (1 - 1/2 - 1/18) x 1/2
-    first, second = (round(found.winning[r]["new", 0], 12) for r in (1, 2))
+    first, second = (round(found.winning[r][("default", "new"), 0], 12) for r in (1, 2))
     assert (first, second) == (Decimal("0.5"), round(Decimal(1) / 2 + Decimal(8) / 36, 12))
 
 
@@ -177,7 +185,10 @@ def test_open_deals_are_at_risk_in_the_weeks_before_theirs():
 
     at_risk, exits = market(still).counted
 
-    assert dict(at_risk) == {("new", 0): 1, ("new", 1): 1, ("new", 2): 1} and not exits
+    assert (
+        dict(at_risk) == {(("default", "new"), 0): 1, (("default", "new"), 1): 1, (("default", "new"), 2): 1}
+        and not exits
+    )
 
 
 def test_a_move_passes_the_chance_of_the_next_stage_on():
@@ -188,8 +199,8 @@ def test_a_move_passes_the_chance_of_the_next_stage_on():
     through = [straight(how) for how in ["closed_won"] * 15 + ["closed_lost"] * 5]
     found = market(*through)
 
-    assert found.winning[1]["a", 0] == 0
-    assert found.winning[2]["a", 0] == found.winning[52]["b", 0] == Decimal("0.75")
+    assert found.winning[1][("default", "a"), 0] == 0
+    assert found.winning[2][("default", "a"), 0] == found.winning[52][("default", "b"), 0] == Decimal("0.75")
 
 
 def test_operators_probabilities_below_twenty_closed_deals():
@@ -197,7 +208,7 @@ def test_operators_probabilities_below_twenty_closed_deals():
     loose = deal(("02-01", "new"), amount=100)
     found = market(sure, loose)
 
-    assert found.fallback and found.stage_order == ["new", "demo"]
+    assert found.fallback("default") and found.order_of("default") == ["new", "demo"]
     assert [found.chances(sure)[week] for week in (0, 1, 2)] == [0, 0, Decimal(2) / 3]
     assert found.chances(loose)[52] == Decimal(1) / 3
     assert abs(found.chances(loose)[1] - Decimal(1) / 39) < Decimal("1e-40")
@@ -239,7 +250,7 @@ def test_an_open_deal_without_amount_counts_with_the_average_size():
     open_deal = deal(("03-31", "new"))
 
     assert market(*wins, open_deal).amount(open_deal) == 100
-    assert market(*wins, open_deal).open_by_stage()["new"]["amount"] == 0
+    assert default(market(*wins, open_deal).open_by_stage())["new"]["amount"] == 0
 
 
 def test_the_pot_has_refunds_and_ends_with_the_day():
