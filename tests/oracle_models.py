@@ -169,7 +169,7 @@ def group_of(by: str, touch: Touch, journey: Journey) -> str | None:
         "kind": touch.kind,
         "team": touch.team,
         "channel": touch.channel,
-        "role": journey.roles.get(touch.owner or ""),
+        "role": journey.roles.get(touch.owner or "", "none"),  # "else none"
         "stage": journey.stage(touch),
     }[by]
 
@@ -192,14 +192,17 @@ def capped(weights: Weights, groups: Sequence[str | None], caps: Mapping[str, An
     for group, weight in zip(groups, weights, strict=True):
         size[group] += weight / total
     size = {group: share for group, share in size.items() if share}
-    cap = Fraction(str(caps["max"])) / 100
-    may = {group for group in size if caps.get("values") is None or group in caps["values"]}
+    named, most = caps.get("values"), caps.get("max")
+    each = {group: most for group in size if named is None or group in named}
+    if isinstance(named, Mapping):  # a cap for each of these values, `max` for all others
+        each = {group: most for group in size if most is not None} | dict(named)
+    cap = {group: Fraction(str(most)) / 100 for group, most in each.items() if group in size}
     share, full = dict(size), set[str | None]()
-    while over := [group for group in may - full if share[group] > cap]:
+    while over := [group for group in set(cap) - full if share[group] > cap[group]]:
         full.update(over)
         others = {group: size[group] for group in size if group not in full}
-        share = {group: cap for group in full}
-        left, of = 1 - cap * len(full), sum(others.values())
+        share = {group: cap[group] for group in full}
+        left, of = 1 - sum(share.values()), sum(others.values())
         share |= {group: left * part / of for group, part in others.items()}
     # when all are capped the shares are the caps, and do not add up to 1: weights are shares in proportion anyway
     return [

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from models.attribution import PARTICIPATION
 from models.catalogue import OPEN, STAGE
 from models.conversions import Cells, numbers_of
+from models.custom import CustomModel
 from models.errors import BadInput
 from models.filters import label_in
 from models.recompute import Books, recompute
@@ -56,10 +58,9 @@ def compare(facts: list[RawFact], variant: int, where: str) -> None:
     books = recompute(facts, law)
     theirs = oracle.recompute(facts, oracle_settings(law), registrable=REGISTRABLE, free_mail=FREE_MAIL)
 
-    assert by_model(books.cells, law, oracle.MODELS) == theirs.credits, where
+    assert by_model(books.cells, law, law.models) == theirs.credits, where
     assert books.pipeline == {stage or "(none)": list(row) for stage, row in theirs.pipeline.items()}, where
-    waiting = {entry for entry in books.waiting if not entry.startswith(STAGE)}
-    assert waiting == {waiting_name(*entry[:3]) for entry in theirs.waiting}, where
+    assert set(books.waiting) == {waiting_name(*entry[:3]) for entry in theirs.waiting}, where
     assert {name: (lead.at, lead.account) for name, lead in books.leads.items()} == {
         name: (person["lead"], person["account"]) for name, person in theirs.persons.items()
     }, where
@@ -75,9 +76,7 @@ def by_touch(books: Books, law: Rules) -> Shares:
     found: Shares = {}
     for conversions in books.deals.values():
         for name, credits in conversions.items():
-            if name.startswith(STAGE):
-                continue
-            for place, model in places(law, oracle.MODELS):
+            for place, model in enumerate(law.models):
                 rows = [
                     (credit.touch.id if credit.touch else oracle.UNATTRIBUTED, credit.shares(law)) for credit in credits
                 ]
@@ -88,7 +87,9 @@ def by_touch(books: Books, law: Rules) -> Shares:
 def their_credits(theirs: oracle.Books) -> Shares:
     found: Shares = {}
     for name, booked in theirs.deals.items():
-        kinds = [(f"{kind}:{name}", booked[kind]) for kind in ("opportunity", "won") if kind in booked]
+        kinds = [
+            (f"{kind}:{name}", booked[kind]) for kind in booked if kind in ("opportunity", "won") or kind[:6] == STAGE
+        ]
         refunds = [(f"refund:{name}/{each['id']}", each) for each in booked["refunds"]]
         for conversion, entry in (*kinds, *refunds):
             found.update({(conversion, model): rows for model, rows in entry["credits"].items()})
@@ -110,7 +111,12 @@ def oracle_settings(law: Rules) -> dict[str, Any]:
         "reporting_currency": ours.currency,
         "time_zone": ours.time_zone,
         "rates": [(rate.date, rate.source, rate.target, rate.rate) for rate in ours.rates],
-        "lookback_days": {kind: getattr(ours.lookback, kind) for kind in ("lead", "opportunity", "won")},
+        "lookback_days": {kind: getattr(ours.lookback, kind) for kind in ("lead", "opportunity", "won", "stage")}
+        | {f"{STAGE}{stage}": days for stage, days in ours.lookback.stages.items()},
+        "conversion_stages": ours.conversion_stages,
+        "asked": law.models,
+        "team_split": ours.team_split,
+        "models": {name: custom(model) for name, model in ours.models.items()},
         "half_life_days": ours.time_decay_half_life_days,
         "direct_sessions": ours.direct_touches,
         "contacts_only": ours.deal_contacts_only,
@@ -123,16 +129,27 @@ def oracle_settings(law: Rules) -> dict[str, Any]:
     }
 
 
+def custom(model: CustomModel) -> dict[str, Any]:
+    """A model of the settings as the oracle reads it."""
+    said = {name: value for name, value in msgspec.structs.asdict(model).items() if value}
+    caps = model.caps
+    if caps is not None:
+        said["caps"] = {"by": caps.by, "max": caps.max, "values": caps.values}
+    if model.decay is not None:
+        said["decay"] = {"half_life_days": model.decay.half_life_days}
+    return said
+
+
 def places(law: Rules, models: Sequence[str]) -> list[tuple[int, str]]:
     """Where cells keep each of these models."""
     return [(place, model) for place, model in enumerate(law.models) if model in models]
 
 
 def by_model(cells: Cells, law: Rules, models: Sequence[str]) -> Numbers:
-    """Cells as the oracle has them: one entry for each of these models; `open` and stages it does not tell."""
+    """Cells as the oracle has them: one entry for each of these models; `open` it does not tell."""
     numbers: Numbers = {}
     for cell, vector in cells.items():
-        if label_in(cell.conversion) or cell.conversion == OPEN or cell.conversion.startswith(STAGE):
+        if label_in(cell.conversion) or cell.conversion == OPEN:
             continue
         if cell.dimension not in oracle.DIMENSIONS:
             continue
