@@ -13,16 +13,20 @@ from typing import Any
 
 import pytest
 
+from models.catalogue import conversion_kinds
 from models.counts import tables_in
 from models.forecast import Forecast, spans_from
+from models.markov import removal_effects
+from models.paths import CONVERTED, NULL, path_counts, table_of_paths
 from models.recompute import recompute
 from models.settings import Pipeline, Settings, Warmth
 from models.times import DAY, HOUR, MINUTE
 from models.warmth import Scale, Touched, fixed, history_of
 from streams.reference import rules_from
-from tests import markets, oracle, oracle_forecast, oracle_warmth
+from tests import markets, oracle, oracle_forecast, oracle_models, oracle_warmth
 from tests.oracle_forecast import as_decimal
-from tests.worlds import RawFact
+from tests.test_recompute import oracle_settings
+from tests.worlds import VARIANTS, RawFact, rules, without_ties, world
 
 REGISTRABLE, FREE_MAIL = oracle.default_registrable(), oracle.default_free_mail()
 
@@ -196,7 +200,7 @@ def figures(ours: Forecast, theirs: oracle_forecast.Market, day: str) -> Iterato
 
 
 def test_pipeline_and_forecast_are_those_of_the_rules() -> None:
-    for seed in range(EXAMPLES // 2):
+    for seed in range(EXAMPLES // 4):
         rng = random.Random(seed)
         settings = markets.VARIANTS[seed % len(markets.VARIANTS)]
         facts = markets.market(rng, pipelines=(None, "partner") if settings.pipelines else (None,))
@@ -206,3 +210,73 @@ def test_pipeline_and_forecast_are_those_of_the_rules() -> None:
         for name, said, right in figures(ours, their_market(facts, settings, markets.LAST_DAY), markets.LAST_DAY):
             error = abs(Decimal(said) - as_decimal(right))
             assert error <= max(Decimal("1e-9"), abs(as_decimal(right)) * Decimal("1e-12")), (seed, name, said, right)
+
+
+# --- Markov -----------------------------------------------------------------------------
+
+
+def test_removal_effects_of_counted_paths_are_those_of_the_chain() -> None:
+    for seed in range(EXAMPLES):
+        rng, order = random.Random(seed), 1 + seed % 3
+        channels = [f"channel {number}" for number in range(rng.choice((2, 4, 8)))]
+        counted: dict[str, int] = {}
+        chain = oracle_models.Chain(order)
+        for _ in range(rng.choice((3, 30, 100))):
+            path = [rng.choice(channels) for _ in range(rng.choice((1, 2, 3, 6, 12)))]
+            times, converted = rng.choice((1, 1, 50)), rng.random() < rng.choice((0.02, 0.3))
+            chain.add(path, times if converted else 0, 0 if converted else times)
+            for count, (number,) in path_counts("won", path, CONVERTED if converted else NULL, order):
+                counted[count.field] = counted.get(count.field, 0) + number * times
+
+        theirs = {channel: int(effect * 10**12) for channel, effect in chain.effects().items()}
+
+        assert removal_effects(counted, order) == theirs, seed
+
+
+def their_paths(theirs: oracle.Books, settings: dict[str, Any]) -> dict[str, tuple[list[list[str]], list[list[str]]]]:
+    """The paths of each kind of conversion as the independent calculation has them: converted ones and null ones."""
+    found: dict[str, tuple[list[list[str]], list[list[str]]]] = {}
+
+    def add(kind: str, touches: list[oracle.Touch], null: bool) -> None:
+        if touches:
+            found.setdefault(kind, ([], []))[null].append([touch.channel or "" for touch in touches])
+
+    def lookback(kind: str) -> int:
+        days = settings["lookback_days"]
+        return int(days.get(kind, days["stage"])) * DAY
+
+    kinds = ["opportunity", "won", *(f"stage:{stage}" for stage in settings["conversion_stages"])]
+    moments: dict[tuple[str, str], list[int]] = {}
+    for lead in theirs.leads.values():
+        add("lead", lead["touches"], False)
+    for deal in theirs.deals.values():
+        for kind in kinds:
+            if kind in deal:
+                add(kind, deal[kind]["touches"], False)
+                moments.setdefault((deal["account"], kind), []).append(deal[kind]["moment"])
+    for touches in theirs.unknown.values():
+        add("lead", oracle_models.null_path(touches, [], lookback("lead")), True)
+    for account, touches in theirs.journeys.items():
+        for kind in kinds:
+            add(kind, oracle_models.null_path(touches, moments.get((account, kind), []), lookback(kind)), True)
+    return found
+
+
+def test_paths_and_null_paths_are_those_of_the_rules() -> None:
+    for seed in range(EXAMPLES):
+        variant = seed % VARIANTS
+        law = rules(variant)
+        facts = without_ties(world(random.Random(seed), seed % 40))
+        settings = oracle_settings(law)
+        theirs = oracle.recompute(facts, settings, registrable=REGISTRABLE, free_mail=FREE_MAIL)
+        if any(touch.kind != "web_session" for touches in theirs.unknown.values() for touch in touches):
+            continue  # whether form fills that name nobody are on a path is being settled
+        tables, paths = tables_in(recompute(facts, law).counts), their_paths(theirs, settings)
+        for kind in conversion_kinds(law.settings):
+            counted = {field: number for field, (number,) in tables.get(table_of_paths(kind), {}).items()}
+            chain = oracle_models.chain_of(law.settings.markov_order, *paths.get(kind, ([], [])))
+            effects = chain.effects() if chain.counts else {}
+            ours = removal_effects(counted, law.settings.markov_order) if counted else {}
+
+            assert ours == {channel: int(effect * 10**12) for channel, effect in effects.items()}, (seed, kind)
+            assert sum(counted.values()) == sum(chain.counts.values()), (seed, kind)
