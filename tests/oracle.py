@@ -743,9 +743,12 @@ class Reader:
     def read_product_usage(self, fact: Fact) -> None:
         """`{"messageId","timestamp","person","event","count"?:1,"account"?}`"""
         person = self.person(needed(fact.body.get("person"), "person"), "person")
-        fact.key = person or fact.id
-        fact.person = person
-        needed(fact.body.get("event"), "event")
+        if person is None:
+            raise Refused("person: names nobody")
+        fact.key = fact.person = person
+        # a first use of a listed event is a touch, and so makes its person known
+        event = needed(fact.body.get("event"), "event").strip()
+        fact.named = [person] if event in [*self.settings["trial_events"], *self.settings["milestones"]] else []
         text(fact.body.get("account"), "account")
         count = fact.body.get("count")
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):

@@ -126,6 +126,8 @@ def oracle_settings(law: Rules) -> dict[str, Any]:
         "max_persons_of_visitor": ours.identity.persons_per_visitor,
         "max_emails_of_user": ours.identity.emails_per_user_id,
         "is_bot": is_bot,
+        "milestones": ours.milestones,
+        "trial_events": ours.trial_events,
     }
 
 
