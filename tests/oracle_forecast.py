@@ -163,18 +163,22 @@ class Market:
     def stays_of(self, deal: Deal) -> list[Stay]:
         """From the fact that brought it there ("before the first: "(none)", from creation")."""
         steps = deal.stages
-        if not steps or steps[0][0] > deal.created or steps[0][1] == NONE:
-            steps = [(deal.created, NONE), *(steps[1:] if steps and steps[0][1] == NONE else steps)]
+        if steps and steps[0][1] == NONE:
+            steps = steps[1:]
+        if not steps or steps[0][0] > deal.created:
+            steps = [(deal.created, NONE), *steps]
         found = []
         for place, (at, stage) in enumerate(steps):
             if self.kind(deal.pipeline, stage) != OPEN:
                 continue
             after = steps[place + 1 :]
-            # "A close later reopened counts as a move to the reopened stage."; one never reopened is what it is now
+            # "A close later reopened counts as a move to the reopened stage."
             reopened = next((to for _, to in after if self.kind(deal.pipeline, to) == OPEN), None)
             exit: Any = None
             if after:
-                exit = self.state(deal) if reopened is None else ("moved", (deal.pipeline, reopened))
+                exit = (
+                    self.kind(deal.pipeline, after[0][1]) if reopened is None else ("moved", (deal.pipeline, reopened))
+                )
             found.append(Stay(deal, (deal.pipeline, stage), at, after[0][0] if after else None, exit))
         return found
 
@@ -229,18 +233,18 @@ class Market:
     @cached_property
     def stage_orders(self) -> dict[str, list[str]]:
         """Open stages: "order = setting, else event time of the first fact naming it"."""
-        named: dict[str, dict[str, int]] = defaultdict(dict)
+        named: dict[str, dict[str, tuple[int, bytes]]] = defaultdict(dict)
         for deal in self.known:
             for at, said in deal.changes:
                 if said.get("stage"):
-                    seen = named[deal.pipeline]
-                    seen[said["stage"]] = min(at, seen.get(said["stage"], at))
+                    seen, fact = named[deal.pipeline], (at, str(said.get("messageId", deal.id)).encode())
+                    seen[said["stage"]] = min(fact, seen.get(said["stage"], fact))
         return {
             name: [
                 stage
                 for stage in [
                     *self.pipeline(name).order,
-                    *sorted(set(seen) - set(self.pipeline(name).order), key=lambda each: (seen[each], each)),
+                    *sorted(set(seen) - set(self.pipeline(name).order), key=seen.__getitem__),
                 ]
                 if self.kind(name, stage) == OPEN
             ]
@@ -264,7 +268,8 @@ class Market:
                         continue
                     entered += 1
                     after = [to for _, to in deal.stages[[to for _, to in deal.stages].index(stage) + 1 :]]
-                    converted += self.state(deal) == WON or any(to in order[place + 1 :] for to in after)
+                    later = order[place + 1 :]
+                    converted += any(to in later or self.kind(pipeline, to) == WON for to in after)
                 found[pipeline, stage] = (entered, converted)
         return found
 
