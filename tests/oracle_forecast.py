@@ -231,14 +231,19 @@ class Market:
         }
 
     @cached_property
-    def stage_orders(self) -> dict[str, list[str]]:
-        """Open stages: "order = setting, else event time of the first fact naming it"."""
+    def named(self) -> dict[str, dict[str, tuple[int, bytes]]]:
+        """The first fact naming each stage of a pipeline, as facts are ordered."""
         named: dict[str, dict[str, tuple[int, bytes]]] = defaultdict(dict)
         for deal in self.known:
             for at, said in deal.changes:
                 if said.get("stage"):
                     seen, fact = named[deal.pipeline], (at, str(said.get("messageId", deal.id)).encode())
                     seen[said["stage"]] = min(fact, seen.get(said["stage"], fact))
+        return named
+
+    @cached_property
+    def stage_orders(self) -> dict[str, list[str]]:
+        """Open stages: "order = setting, else event time of the first fact naming it"."""
         return {
             name: [
                 stage
@@ -248,7 +253,7 @@ class Market:
                 ]
                 if self.kind(name, stage) == OPEN
             ]
-            for name, seen in named.items()
+            for name, seen in self.named.items()
         }
 
     def order_of(self, pipeline: str) -> list[str]:
