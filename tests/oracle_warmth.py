@@ -262,12 +262,13 @@ def alerts(
             if (clock is None or each.at > clock) and each.at <= recorded_at and each.after != alerted:
                 sent.append(each)
                 alerted = each.after
-        before, known, clock = known, history(touches, law), recorded_at
+        known, clock = history(touches, law), recorded_at
         past = [each for each in known if each.at <= recorded_at]
-        state = past[-1].after if past else "cold"
-        if state == alerted:
-            continue
-        if past and (past[-1] in before or recorded_at - past[-1].at <= late):
+        if not past or past[-1].after == alerted:
+            continue  # where every transition is withdrawn there is none to tell of
+        # one that was sent before is not sent again: its id would be the same
+        again = any((each.name, each.at) == (past[-1].name, past[-1].at) for each in sent)
+        if not again and recorded_at - past[-1].at <= late:
             sent.append(past[-1])
-        alerted = state
+        alerted = past[-1].after
     return sent

@@ -23,7 +23,8 @@ from models.paths import CONVERTED, NULL, path_counts, table_of_paths
 from models.recompute import recompute
 from models.settings import Pipeline, Settings, Warmth
 from models.times import DAY, HOUR, MINUTE
-from models.warmth import Scale, Touched, fixed, history_of
+from models.warming import Moved, Told, news_of
+from models.warmth import Scale, Touched, Transition, fixed, history_of
 from streams.reference import rules_from
 from tests import markets, oracle, oracle_forecast, oracle_models, oracle_warmth
 from tests.oracle_forecast import as_decimal
@@ -54,8 +55,7 @@ def pushes(rng: random.Random) -> list[oracle_warmth.Push]:
 
 def histories(touches: list[oracle_warmth.Push], warmth: Warmth, law: oracle_warmth.Law) -> tuple[object, object]:
     scale = Scale(warmth)
-    weighed = sorted(Touched(each.at, each.person, fixed(float(each.weight)) // 64) for each in touches if each.weight)
-    ours = history_of(weighed, scale)
+    ours = history_of(_weighed(touches), scale)
     theirs = oracle_warmth.history(touches, law)
     return (
         [(each.name, each.at, each.rewarmed) for each in ours],
@@ -85,17 +85,55 @@ def test_warmth_has_the_transitions_of_the_rules_to_the_microsecond(warmth: Warm
 def test_warmth_has_the_scores_and_low_points_of_the_rules() -> None:
     for seed in range(EXAMPLES):
         touches = pushes(random.Random(seed))
-        weighed = sorted(
-            Touched(each.at, each.person, fixed(float(each.weight)) // 64) for each in touches if each.weight
-        )
 
-        for each in history_of(weighed, Scale(Warmth())):
+        for each in history_of(_weighed(touches), Scale(Warmth())):
             assert abs(Decimal(each.after) - oracle_warmth.score(touches, each.at)) < Decimal("1e-6"), seed
             if each.name in ("warming", "warmed"):
                 [same] = [other for other in oracle_warmth.history(touches) if other.at == each.at]
                 at, value = oracle_warmth.low_point(touches, same)
                 assert each.low_at == at, (seed, each)
                 assert abs(Decimal(each.low or 0) - value) < Decimal("1e-6"), seed
+
+
+def arrivals(rng: random.Random) -> tuple[list[tuple[int, list[oracle_warmth.Push]]], int]:
+    """An account's touches from each record time on: early, late, and withdrawn ones; and the present."""
+    changes: list[tuple[int, list[oracle_warmth.Push]]] = []
+    known: list[oracle_warmth.Push] = []
+    clock = BEGIN
+    for push in sorted(pushes(rng), key=lambda each: each.at + rng.choice((0, 0, 0, HOUR, DAY, DAY + 1, 20 * DAY))):
+        late = rng.choice((0, 1, HOUR, DAY - 1, DAY, DAY + 1, 2 * DAY, -HOUR))
+        clock = max(clock, push.at + late if rng.random() < 0.8 else clock)
+        known = [*known[rng.random() < 0.1 :], push]
+        changes.append((clock, known))
+    return changes, clock + rng.choice((0, DAY, 14 * DAY, 60 * DAY))
+
+
+def news(changes: list[tuple[int, list[oracle_warmth.Push]]], now: int) -> list[tuple[str, int]]:
+    """The alerts that the product sends when it looks at every instant foreseen."""
+    told, sent, scale = Told(), list[tuple[str, int]](), Scale(Warmth())
+    was: tuple[Transition, ...] = ()
+    clock = recorded_at = 0
+    for at, touches in [*changes, (now, None)]:
+        later = was if touches is None else history_of(_weighed(touches), scale)
+        steps = [(each.at, was, recorded_at) for each in was if clock < each.at <= at]
+        for moment, history, recorded in [*steps, (at, later, recorded_at if touches is None else at)]:
+            for each in news_of(Moved(was, history, moment, recorded), told, scale):
+                sent += [(each.transition.name, each.transition.at)] * each.is_due
+                told = Told(each.transition.state, moment, None)
+            told = Told(told.state, moment, None)
+        was, clock, recorded_at = later, at, recorded_at if touches is None else at
+    return sent
+
+
+def _weighed(touches: list[oracle_warmth.Push]) -> list[Touched]:
+    return sorted(Touched(each.at, each.person, fixed(float(each.weight)) // 64) for each in touches if each.weight)
+
+
+def test_alerts_are_sent_as_the_rules_say() -> None:
+    for seed in range(EXAMPLES):
+        changes, now = arrivals(random.Random(seed))
+
+        assert news(changes, now) == [(each.name, each.at) for each in oracle_warmth.alerts(changes, now)], seed
 
 
 # --- forecast ---------------------------------------------------------------------------
