@@ -725,9 +725,9 @@ class Reader:
             fact.named, fact.identifies = [], []  # neither does a verdict
             self.verdict(body)
         person = fact.email or self.person(fact.previous, "previousId")
-        if not fact.visitor and not person:
+        fact.key = fact.visitor or (f"user:{person}" if person else None)
+        if not fact.key and not (fact.type == "bot" and body.get("messageIds")):
             raise Refused("anonymousId: missing")
-        fact.key = fact.visitor or f"user:{person}"
 
     def verdict(self, body: dict[str, Any]) -> None:
         """`{"type":"bot","messageId","timestamp","anonymousId"|"messageIds","from"?,"to"?,"bot":true|false}`"""
@@ -881,7 +881,9 @@ def without_bots(facts: list[Fact], settings: dict[str, Any]) -> list[Fact]:
     def is_bots(fact: Fact) -> bool:
         if fact.topic not in ("page-views", "form-fills", "identities") or fact.type in ("unlink", "bot"):
             return False
-        said = [verdict for verdict in verdicts[fact.key] if covers(verdict.body, fact)]
+        of_messages = verdicts[None]  # a verdict without visitor is about messages of any
+        said = [verdict for verdict in verdicts[fact.key] + of_messages if covers(verdict.body, fact)]
+        said.sort(key=lambda verdict: verdict.order)
         if said:  # "The latest verdict on a hit holds over list and storm rule; false restores."
             return bool(said[-1].body["bot"])
         return fact.key in storms or listed_bot(fact, settings)
