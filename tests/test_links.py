@@ -10,7 +10,7 @@ from redis import Redis
 from models.settings import Kafka, Settings
 from models.settings import Redis as RedisSettings
 from streams import embedded
-from tests.running import STORY, Place, identify, touch
+from tests.running import STORY, Place, account, deal, identify, page, touch
 
 MORE = (
     touch("z1", "2026-04-03T09:00:00Z", "zoe@beta.io", "demo"),
@@ -20,6 +20,20 @@ MORE = (
         "userId": "u-7", "traits": {"email": "ann@acme.com"},
     }),
 )  # fmt: skip
+
+PEOPLE = ("ann@omega.com", "ann@omega.com", "bob@omega.com", "cy@omega.de", "dee@gmail.com", "eve@omega.de")
+SITE = "https://site.example/?utm_source=s"
+COMMITTEE = (
+    *(page(f"o{n}", f"2026-06-0{n}T10:00:00Z", f"device-{n}", f"{SITE}{n}") for n in range(1, 7)),
+    *(identify(f"w{n}", f"2026-06-0{n}T10:05:00Z", f"device-{n}", each) for n, each in enumerate(PEOPLE, start=1)),
+    ("contact-changes", {
+        "person": "dee@gmail.com", "messageId": "c9", "timestamp": "2026-06-08T00:00:00Z", "account": "C9",
+        "source": "crm", "role": "Champion",
+    }),
+    account("C9", "2026-06-08T00:00:00Z", "c9", domains=["omega.com", "omega.de"], name="Omega", parent="acme.com"),
+    deal("O1", "2026-06-20T00:00:00Z", "o9", account="C9", amount="600.00", stage="closed_won"),
+)  # fmt: skip
+"""Five people of one account on six devices, two of its domains and a free-mail address, before a sale."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +51,7 @@ def place(
     )
     place = Place(settings, tmp_path_factory.mktemp("links"))
     place.run("topics", "--create")
-    place.produce((*STORY, *MORE))
+    place.produce((*STORY, *MORE, *COMMITTEE))
     with place.worker():
         place.run("wait", "--timeout", "60")
         yield place
@@ -49,6 +63,23 @@ def won(place: Place) -> Any:
 
 def people(place: Place, account: str) -> list[str]:
     return [each["person"] for each in place.rows("report", "account", account)["people"]]
+
+
+def test_five_stakeholders_on_six_devices_share_one_journey(place: Place) -> None:
+    told = place.rows("report", "journey", "omega.com")
+    found = place.rows("report", "account", "C9")
+    [won_by] = [each for each in place.rows("report", "deal", "O1")["conversions"] if each["kind"] == "won"]
+
+    assert {touch["visitor"] for touch in told["touches"]} == {f"device-{n}" for n in range(1, 7)}
+    assert [touch["person"] for touch in told["touches"]] == list(PEOPLE)
+    assert [touch["role"] for touch in told["touches"]] == [None, None, None, None, "champion", None]
+    assert [touch["credits"]["linear"]["amount"] for touch in won_by["touches"]] == [10_000] * 6
+    assert (found["name"], found["domains"]) == ("Omega", ["omega.com", "omega.de"])
+    assert found["parent"] == {"account": "acme.com", "name": None}
+    assert {"account": "C9", "name": "Omega"} in place.rows("report", "account", "acme.com")["children"]
+    assert {each["person"]: each["credits"]["won"]["linear"]["amount"] for each in found["people"]} == {
+        person: 10_000 * PEOPLE.count(person) for person in PEOPLE
+    }
 
 
 def test_two_persons_are_merged_and_parted_again(place: Place) -> None:
