@@ -446,6 +446,10 @@ class Account:
         """When the account warmed and cooled, and will cool when nothing else happens."""
         return self.warming.history(self._weighed)
 
+    def score_at(self, at: int) -> float:
+        """How warm the account is at an instant, by the touches known."""
+        return self.warming.score_at(at, self._weighed)
+
     def _weighed(self, after: int) -> list[Touched]:
         scale = self._rules.scale
         personal = self._with_persons(self.journey.after(after))

@@ -127,6 +127,12 @@ class Warming:
         """Every transition, those to come included."""
         return self._gauge.history(touches)
 
+    def score_at(self, at: int, touches: TouchesAfter) -> float:
+        """The score at an instant, by the touches known."""
+        course = self._gauge.course_at(at, touches)
+        active = sum(last + ACTIVE > at for last in course.active.values())
+        return shown(self._scale.decayed(course.total, max(at - course.at, 0)) * factor(active))
+
     def disturb(self, since: int) -> None:
         """Touches at or after this instant are others now."""
         self._gauge.disturb(since)

@@ -34,6 +34,7 @@ from models.reports import Parts, id_in, pack
 from models.rules import Rules
 from models.settings import Settings, rules_fingerprint
 from models.times import to_text
+from models.warming import Reading
 from streams import entities, history, standing
 from streams.reference import rules_from
 from streams.standing import Standing
@@ -41,6 +42,8 @@ from streams.tables import cell_of, count_tables, keys_of, read_counts, table_ke
 from streams.topics import INTERNAL
 from streams.versions import rules_key, under
 from streams.waiting import check_pause, pausing, still
+from streams.warmth import readings
+from streams.warmth_audit import live_histories, warmth_differences
 
 STILL_SECONDS = 60.0
 
@@ -112,6 +115,7 @@ class Copy:
     waiting: dict[str, str] = field(default_factory=dict)
     listed: set[tuple[str, str]] = field(default_factory=set)
     accounts: dict[str, Parts] = field(default_factory=dict)
+    readings: dict[str, Reading] = field(default_factory=dict)
 
 
 async def audit(redis: Any, settings: Settings, tell: Callable[[int, int], None] = lambda done, total: None) -> Audit:
@@ -167,6 +171,7 @@ async def _copied(redis: Any, settings: Settings, now: Standing) -> Copy:
     await _copy_counts(redis, settings, copy)
     names = await entities.names_of(redis, settings, "account")
     copy.accounts = await entities.parts_at_rest(redis, settings, names)
+    copy.readings = await readings(redis, settings)
     return copy
 
 
@@ -248,6 +253,7 @@ def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
         _listed_differences(copy.listed, books.listed),
         _company_differences(live_companies(copy.accounts, rules), books.companies),
         _credit_differences(credits, books.deals, rules),
+        _warmth_differences(copy, books, rules),
     )
     return Audit(
         facts=facts,
@@ -316,6 +322,12 @@ def _company_differences(live: Mapping[str, Company], batch: Mapping[str, Compan
         mine, theirs = live.get(name), batch.get(name)
         if mine != theirs:
             yield Difference("account", name, None, msgspec.to_builtins(mine), msgspec.to_builtins(theirs))
+
+
+def _warmth_differences(copy: Copy, books: Books, rules: Rules) -> Iterator[Difference]:
+    live = live_histories(copy.accounts, rules)
+    for unlike in warmth_differences(live, copy.readings, books.warmth):
+        yield Difference("warmth", unlike.account, None, unlike.live, unlike.batch)
 
 
 class _Earned(NamedTuple):

@@ -12,6 +12,7 @@ from streams.commands import filtered, in_style, on_tables
 from streams.committee_commands import account, person
 from streams.journeys import Document
 from streams.printing import Row, Style, money, show
+from streams.warmth_commands import alerts, warmth
 
 NO_VALUE = "(none)"
 _MODELS = f"{', '.join((*BUILT_IN, MARKOV))}, and those of the settings (`touchline models`)."
@@ -28,6 +29,8 @@ def report() -> None:
 
 report.add_command(account)
 report.add_command(person)
+report.add_command(warmth)
+report.add_command(alerts)
 
 
 def _by(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -16,6 +16,7 @@ from models.pipeline import NAMED, PIPELINE
 from models.settings import Settings
 from models.stages import naming_tables, stage_places
 from streams import committees, earned, journeys
+from streams import warmth as warmths
 from streams.filtered import read_filtered_counts
 from streams.tables import key, read_counts, waiting_entry
 
@@ -27,6 +28,9 @@ deal = journeys.deal
 journey = journeys.journey
 account = committees.account
 person = committees.person
+warmth = warmths.warmth
+warmth_of = warmths.warmth_of
+alerts = warmths.alerts
 
 
 async def pipeline(redis: Any, settings: Settings, where: Where = ()) -> list[Row]:

@@ -161,6 +161,21 @@ class FunnelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     where: tuple[str, ...] = ()
 
 
+class WarmthQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `warmth`."""
+
+    state: str | None = None
+    limit: int = 50
+    where: tuple[str, ...] = ()
+
+
+class AlertsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `alerts`."""
+
+    limit: int = 50
+    where: tuple[str, ...] = ()
+
+
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A route without parameters."""
 
@@ -202,6 +217,9 @@ class Site:
             Route("/api/v1/reports/forecast/backtest", self.report(self.backtest)),
             Route("/api/v1/reports/velocity", self.report(self.velocity)),
             Route("/api/v1/reports/funnel", self.report(self.funnel)),
+            Route("/api/v1/reports/warmth", self.report(self.warmth)),
+            Route("/api/v1/reports/warmth/{account:path}", self.report(self.warmth_of)),
+            Route("/api/v1/reports/alerts", self.report(self.alerts)),
             Route("/api/v1/reports/attributes", self.report(self.attributes)),
             Route("/api/v1/reports/lanes", self.report(self.lanes)),
             Mount("/static", StaticFiles(directory=PAGES)),
@@ -312,6 +330,19 @@ class Site:
         """What `touchline report funnel` says."""
         query = _asked(_query(request, FunnelQuery))
         return await _module("pipeline").funnel(self._redis, self._settings, **query)
+
+    async def warmth(self, request: Request) -> Any:
+        """The rows of `touchline report warmth`."""
+        return await _module("warmth").warmth(self._redis, self._settings, **_asked(_query(request, WarmthQuery)))
+
+    async def warmth_of(self, request: Request) -> Any:
+        """The history of `touchline report warmth ACCOUNT`."""
+        _query(request, NoQuery)
+        return await _module("warmth").warmth_of(self._redis, self._settings, request.path_params["account"])
+
+    async def alerts(self, request: Request) -> Any:
+        """The rows of `touchline report alerts`."""
+        return await _module("warmth").alerts(self._redis, self._settings, **_asked(_query(request, AlertsQuery)))
 
     async def attributes(self, request: Request) -> Any:
         """The rows of `touchline report attributes`."""
