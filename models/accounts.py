@@ -446,6 +446,11 @@ class Account:
         """When the account warmed and cooled, and will cool when nothing else happens."""
         return self.warming.history(self._weighed)
 
+    @property
+    def _now(self) -> int:
+        """How far the lane is, as far as the account has heard."""
+        return max(self.warming.told.clock, self._recorded_at, self._clock)
+
     def score_at(self, at: int) -> float:
         """How warm the account is at an instant, by the touches known."""
         return self.warming.score_at(at, self._weighed)
@@ -487,16 +492,16 @@ class Account:
         known = self.leads.get(_path(name))
         return (known and known.person) != (value and _lead(value).person)
 
-    def _warm(self, totals: Totals, was: History) -> None:
+    def _warm(self, totals: Totals, was: History, grew: bool) -> None:
         """Tell what has happened to the account's warmth, and rank it anew; nothing when it was merged away."""
         if self._target():
             totals.warmth[self.name] = self.warming.leave()
         else:
             left = self.warming.told.state
-            clock = max(self.warming.told.clock, self._recorded_at, self._clock)
-            change, scene = Moved(was, self.history, clock, self._recorded_at), self.scene()
-            totals.alerts.extend(self.warming.tell(change, scene))
-            totals.warmth[self.name] = self.warming.ranked(left, change, scene, self._weighed)
+            history = self.warming.history(self._weighed, self._now)
+            change = Moved(was, history, self._now, self._recorded_at, grew)
+            totals.alerts.extend(self.warming.tell(change, self.scene))
+            totals.warmth[self.name] = self.warming.ranked(left, change, self.scene, self._weighed)
         for name, value in self.warming.changes().items():
             self._dirty[name] = value
             put(self.parts, name, value)
@@ -548,7 +553,8 @@ class Account:
         surrounded = self._surrounded(change, every or old != new) if was_booking and books else {}
         disturbed = BEGINNING if moves else self._disturbed_at(pending, change)
         looks = disturbed is not None or self._clock > 0
-        was = self.history if was_booking and looks else ()
+        grew = not moves and not any(name in self.parts for name in pending if name[0] in TOUCH + KNOWN)
+        was = self.warming.history(self._weighed, self._now) if was_booking and looks else ()
         if was_booking:
             self._book(before, change, -1, every)
             add_counts(before.counts, () if books else self.journey.null_counts(), -1)
@@ -564,7 +570,7 @@ class Account:
         if disturbed is not None:
             self.warming.disturb(disturbed)
         if looks:
-            self._warm(totals, was)
+            self._warm(totals, was, grew)
         return pending
 
     def _is_refiled(self, old: Labels, new: Labels) -> bool:

@@ -7,6 +7,7 @@ kept with the account, so that it need not be computed anew when it is loaded.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 
 import msgspec
 
@@ -51,7 +52,7 @@ class Gauge:
         self._settled = self._copies[-1].copy() if self._copies else Course()
         self._followed = 0
         self._course: Course | None = None
-        self._outlook: History | None = None
+        self._outlook: tuple[float, History] | None = None
 
     def disturb(self, since: int) -> None:
         """Touches at or after this instant are others now."""
@@ -60,6 +61,9 @@ class Gauge:
             self._kept = None
         if self._settled.at >= since:
             self._begin_again()
+        elif self._course is not None and self._course.at < since:
+            self._settled = self._course
+            self._count(1)
         self._course = self._outlook = None
 
     def course(self, touches: TouchesAfter) -> Course:
@@ -82,18 +86,26 @@ class Gauge:
         follow(course, [each for each in touches(course.at) if each.at <= clock], self._scale)
         return course
 
-    def history(self, touches: TouchesAfter) -> History:
-        """Every transition, those still to come included."""
-        if self._outlook is None:
-            self._outlook = outlook(self.course(touches), self._scale)
-        return self._outlook
+    def next_touch(self, clock: int, touches: TouchesAfter) -> int | None:
+        """When the next touch will be that is still to come."""
+        return None if self.course(touches).at <= clock else touches(clock)[0].at
+
+    def history(self, touches: TouchesAfter, until: float = inf) -> History:
+        """Every transition up to an instant, those to come included."""
+        if self._outlook is None or self._outlook[0] < until:
+            self._outlook = until, outlook(self.course(touches), self._scale, until)
+        return self._outlook[1]
 
     def _settle(self, touches: Sequence[Touched]) -> None:
         for some in _portions(touches):
             follow(self._settled, some, self._scale)
-            self._followed += len(some)
-            if self._followed >= CHECKPOINT:
-                self._remember()
+            self._count(len(some))
+
+    def _count(self, touches: int) -> None:
+        """So many touches have been settled: remember a copy now and then."""
+        self._followed += touches
+        if self._followed >= CHECKPOINT:
+            self._remember()
 
     def _remember(self) -> None:
         self._followed = 0

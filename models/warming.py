@@ -6,8 +6,8 @@ one when the clock has passed them. Those that facts reveal are told only as the
 state, where it differs from the one told last.
 """
 
-from collections.abc import Iterator
-from math import log2
+from collections.abc import Callable, Iterator
+from math import inf, log2
 from typing import NamedTuple
 
 import msgspec
@@ -28,6 +28,7 @@ from models.warmth import (
     Transition,
     ahead,
     factor,
+    outlook,
     present,
     shown,
     state_at,
@@ -40,23 +41,26 @@ COURSE, TOLD = "W:course", "W:told"
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True):
-    """The state told last, the lane's clock then, and the alert sent last."""
+    """The state told last, the lane's clock then, and the alert sent last; `due` when the lane looks again."""
 
     state: State = COLD
     clock: int = 0
     alert: str | None = None
+    due: int | None = None
 
 
 class Moved(NamedTuple):
-    """An account's history before and after a step, and its clock.
+    """An account's history before and after a step, both up to its clock at least, and that clock.
 
-    `recorded_at` is the Kafka record time of the latest fact behind the change.
+    `recorded_at` is the Kafka record time of the latest fact behind the change; `grew` says
+    that it did nothing but add touches.
     """
 
     was: History
     now: History
     clock: int
     recorded_at: int
+    grew: bool
 
 
 class News(NamedTuple):
@@ -77,10 +81,10 @@ class Brief(NamedTuple):
 
 
 class Reading(msgspec.Struct, frozen=True, array_like=True):
-    """An account's warmth at a glance: enough to say its score at any instant until something happens.
+    """An account's warmth at a glance: all that its score depends on until something else happens.
 
-    `total` is the sum of its touches' weights as they were worth at `at`, `until` when the
-    last active persons that count cease to; `due` when the lane looks again.
+    `total` is the sum of its touches' weights as they were worth at `at` (as Course has it,
+    in bytes), `lasts` the last touches of the active persons that count.
     """
 
     state: State
@@ -88,23 +92,28 @@ class Reading(msgspec.Struct, frozen=True, array_like=True):
     transition: Name | None
     rewarmed: bool
     at: int
-    total: float
-    until: tuple[int, ...]
-    next_at: int | None
-    next_state: State | None
-    due: int | None
+    total: bytes
+    lasts: tuple[int, ...]
     cause: Brief | None
+
+    @property
+    def course(self) -> Course:
+        """The course that goes on from here."""
+        active = {str(number): last for number, last in enumerate(self.lasts)}
+        return Course(self.at, int.from_bytes(self.total), active, self.state)
 
 
 class Ranked(NamedTuple):
     """Where an account ranks now (None: nowhere), and in which state it ranked before.
 
-    `rank` orders accounts as their scores do, whenever that is asked.
+    `rank` orders accounts as their scores do, whenever that is asked; `due` is when the lane
+    looks at it again.
     """
 
     reading: Reading | None
     left: State
     rank: float = 0.0
+    due: int | None = None
 
 
 _told = msgspec.msgpack.Decoder(Told).decode
@@ -123,15 +132,13 @@ class Warming:
         self._is_kept = TOLD in parts
         self.told = _told(parts[TOLD]) if TOLD in parts else Told()
 
-    def history(self, touches: TouchesAfter) -> History:
-        """Every transition, those to come included."""
-        return self._gauge.history(touches)
+    def history(self, touches: TouchesAfter, until: float = inf) -> History:
+        """Every transition up to an instant, those to come included."""
+        return self._gauge.history(touches, until)
 
     def score_at(self, at: int, touches: TouchesAfter) -> float:
         """The score at an instant, by the touches known."""
-        course = self._gauge.course_at(at, touches)
-        active = sum(last + ACTIVE > at for last in course.active.values())
-        return shown(self._scale.decayed(course.total, max(at - course.at, 0)) * factor(active))
+        return score_of(self._gauge.course_at(at, touches), at, self._scale)
 
     def disturb(self, since: int) -> None:
         """Touches at or after this instant are others now."""
@@ -142,39 +149,50 @@ class Warming:
         self._gauge.disturb(BEGINNING)
         return Ranked(None, self.told.state)
 
-    def tell(self, change: Moved, scene: Scene) -> list[Alert]:
+    def tell(self, change: Moved, scene: Callable[[], Scene]) -> list[Alert]:
         """The alerts of a step; whatever it comes to counts as told."""
         alerts = []
-        told = msgspec.structs.replace(self.told, clock=change.clock)
+        told = self.told
         for news in news_of(change, self.told, self._scale):
             sent = told.alert
-            if news.is_due and not scene.profile.quiet:
-                alerts.append(alert_of(scene, news.transition, told.alert, news.is_late))
+            if news.is_due and not scene().profile.quiet:
+                alerts.append(alert_of(scene(), news.transition, told.alert, news.is_late))
                 sent = alerts[-1].alert_id
             told = Told(news.transition.state, change.clock, sent)
-        self.told = Told(state_at(change.now, change.clock), change.clock, told.alert)
+        state = state_at(change.now, change.clock)
+        is_same = change.grew and state == self.told.state
+        self.told = Told(state, change.clock, told.alert, self.told.due if is_same else None)
         self._is_kept = bool(change.now) or told.alert is not None
         return alerts
 
-    def ranked(self, left: State, change: Moved, scene: Scene, touches: TouchesAfter) -> Ranked:
-        """Where the account ranks at the clock of a step, after it ranked in the state `left`."""
-        reading = self._reading(change, scene, touches)
-        return Ranked(reading, left, rank_of(reading, self._scale) if reading else 0.0)
-
-    def _reading(self, change: Moved, scene: Scene, touches: TouchesAfter) -> Reading | None:
-        """The account's reading; None: nothing gives it a score, nor will."""
+    def ranked(self, left: State, change: Moved, scene: Callable[[], Scene], touches: TouchesAfter) -> Ranked:
+        """Where the account ranks after a step, before which it ranked in the state `left`."""
         course = self._gauge.course_at(change.clock, touches)
-        following = next(iter(touches(change.clock)), None)
+        following = self._gauge.next_touch(change.clock, touches)
         if not course.total and following is None:
-            return None
+            return Ranked(None, left)
         reading = reading_of(course, change, self._brief_of(scene, present(change.now, change.clock)))
-        return msgspec.structs.replace(reading, due=_first(reading.due, following.at if following else None))
+        due = _first(self._due(course, change.clock), following)
+        self.told = Told(self.told.state, self.told.clock, self.told.alert, due)
+        return Ranked(reading, left, rank_of(course, self._scale), due)
 
-    def _brief_of(self, scene: Scene, transition: Transition | None) -> Brief | None:
+    def _due(self, course: Course, clock: int) -> int | None:
+        """When something happens to the account by itself, or an instant before that.
+
+        More touches only put off what is to come: then the instant need not be computed anew.
+        """
+        if self.told.due is not None and self.told.due > clock:
+            return self.told.due
+        coming = next(ahead(outlook(course, self._scale), clock), None)
+        counted = lasts_of(course, clock)
+        fewer = counted[0] + ACTIVE if len(counted) > 1 else None
+        return _first(coming.at if coming else None, fewer)
+
+    def _brief_of(self, scene: Callable[[], Scene], transition: Transition | None) -> Brief | None:
         if transition is None:
             return None
         if self._brief is None or self._brief[0] != transition:
-            self._brief = transition, brief_of(scene, transition)
+            self._brief = transition, brief_of(scene(), transition)
         return self._brief[1]
 
     def changes(self) -> Changes:
@@ -214,23 +232,23 @@ def brief_of(scene: Scene, transition: Transition) -> Brief | None:
     return Brief(touch.kind, touch.channel, touch.campaign, person)
 
 
+def lasts_of(course: Course, clock: int) -> tuple[int, ...]:
+    """The last touches of those active persons that make a difference, the earliest first."""
+    lasts = [last for last in course.active.values() if last + ACTIVE > clock]
+    return tuple(lasts[1 - len(FACTORS) :])
+
+
 def reading_of(course: Course, change: Moved, brief: Brief | None) -> Reading:
     """The reading of a course (without touches still to come) at the clock of a step."""
-    now, following = present(change.now, change.clock), next(ahead(change.now, change.clock), None)
-    ends = [last + ACTIVE for last in course.active.values() if last + ACTIVE > change.clock]
-    until = tuple(ends[1 - len(FACTORS) :])
-    fewer = until[0] if len(until) > 1 else None
+    now = present(change.now, change.clock)
     return Reading(
         state=now.state if now else COLD,
         since=now.at if now else None,
         transition=now.name if now else None,
         rewarmed=now.rewarmed if now else False,
         at=course.at if course.total else change.clock,
-        total=shown(course.total * 64),
-        until=until,
-        next_at=following.at if following else None,
-        next_state=following.state if following else None,
-        due=_first(fewer, following.at if following else None),
+        total=course.total.to_bytes(course.total.bit_length() // 8 + 1),
+        lasts=lasts_of(course, change.clock),
         cause=brief,
     )
 
@@ -239,14 +257,18 @@ def _first(*instants: int | None) -> int | None:
     return min((at for at in instants if at is not None), default=None)
 
 
-def score_at(reading: Reading, at: int, scale: Scale) -> float:
-    """The score at an instant, when nothing has happened since the reading."""
-    active = sum(end > at for end in reading.until)
-    left: float = 2 ** (-max(at - reading.at, 0) / scale.half_life)
-    return reading.total * left * factor(active) / 64
+def score_of(course: Course, at: int, scale: Scale) -> float:
+    """The score at an instant, when nothing has happened since."""
+    active = sum(last + ACTIVE > at for last in course.active.values())
+    return shown(scale.decayed(course.total, max(at - course.at, 0)) * factor(active))
 
 
-def rank_of(reading: Reading, scale: Scale) -> float:
+def next_of(reading: Reading, clock: int, scale: Scale) -> Transition | None:
+    """What comes next when nothing else happens."""
+    return next(ahead(outlook(reading.course, scale), clock), None)
+
+
+def rank_of(course: Course, scale: Scale) -> float:
     """log2(score) + time in half-lives, which does not change while the score falls."""
-    score = max(reading.total, 1e-6) * factor(len(reading.until)) / 64
-    return log2(score) + reading.at / scale.half_life
+    score = course.total * factor(len(course.active))
+    return log2(score) + course.at / scale.half_life if score else float(-(2**62))

@@ -198,53 +198,56 @@ def _at(touch: Touched) -> int:
     return touch.at
 
 
-def outlook(course: Course, scale: Scale) -> History:
-    """The history with what comes of itself when nothing happens any more."""
+def outlook(course: Course, scale: Scale, until: float = inf) -> History:
+    """The history up to an instant, with what comes of itself when nothing more happens."""
     if course.state == COLD:
         return course.history
-    ahead = course.copy()
-    _pass_time(ahead, inf, scale)
-    return ahead.history
+    coming = course.copy()
+    _pass_time(coming, until + 1, scale)
+    return coming.history
 
 
-def _pass_time(course: Course, until: float, scale: Scale) -> None:
+def _pass_time(course: Course, end: float, scale: Scale) -> None:
     """Let the score fall until just before an instant."""
     while course.state != COLD:
         ceases = next(iter(course.active.values()), inf) + ACTIVE
-        _fall(course, min(ceases, until), scale)
-        if ceases >= until:
+        _fall(course, min(ceases, end), scale)
+        if ceases >= end:
             return
         before = len(course.active)
         gone = _cease(course, int(ceases))
         score = scale.decayed(course.total, int(ceases) - course.at) * factor(len(course.active))
         inactive = gone if factor(before) != factor(len(course.active)) else None
         _turn(course, _Moment(int(ceases), score, before, inactive=inactive), scale)
-    _cease(course, until - 1)  # in the cold nothing else happens by itself
+    _cease(course, end - 1)  # in the cold nothing else happens by itself
 
 
-def _fall(course: Course, until: float, scale: Scale) -> None:
+def _fall(course: Course, end: float, scale: Scale) -> None:
     """Down through every threshold before an instant, the same persons being active."""
     by = factor(len(course.active))
     while (threshold := scale.threshold(course.state)) > 0:
-        age = first_below(course.total * by, threshold, scale, until - course.at)
-        if age is None:
+        crossing = first_below(course.total * by, threshold, scale, end - course.at)
+        if crossing is None:
             return
-        at = course.at + age
-        score = scale.decayed(course.total, age) * by
-        _turn(course, _Moment(at, score, len(course.active)), scale)
+        age, left, score = crossing
+        _turn(course, _Moment(course.at + age, score, len(course.active), left=left), scale)
 
 
-def first_below(score: int, threshold: int, scale: Scale, within: float = inf) -> int | None:
-    """After how many microseconds a falling score is first below the threshold; None: not within so many."""
+def first_below(score: int, threshold: int, scale: Scale, within: float = inf) -> tuple[int, int, int] | None:
+    """When a falling score is first below the threshold: after how many microseconds, from which score, to which.
+
+    None: not within so many microseconds.
+    """
     estimate = scale.half_life * (log2(score) - log2(threshold))
     if estimate > within + 1 + scale.half_life * _ESTIMATE_ERROR:
         return None
-    age = max(int(estimate), 0)
-    while age and scale.decayed(score, age) < threshold:
-        age -= 1
-    while scale.decayed(score, age) >= threshold:
-        age += 1
-    return age if age < within else None
+    age = max(int(estimate), 0) + 1
+    left, below = scale.decayed(score, age - 1), scale.decayed(score, age)
+    while left < threshold and age > 1:
+        age, left, below = age - 1, scale.decayed(score, age - 2), left
+    while below >= threshold:
+        age, left, below = age + 1, below, scale.decayed(score, age + 1)
+    return (age, left, below) if age < within else None
 
 
 def _cease(course: Course, at: float) -> str | None:

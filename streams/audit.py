@@ -326,7 +326,7 @@ def _company_differences(live: Mapping[str, Company], batch: Mapping[str, Compan
 
 def _warmth_differences(copy: Copy, books: Books, rules: Rules) -> Iterator[Difference]:
     live = live_histories(copy.accounts, rules)
-    for unlike in warmth_differences(live, copy.readings, books.warmth):
+    for unlike in warmth_differences(live, copy.readings, books.warmth, rules.scale):
         yield Difference("warmth", unlike.account, None, unlike.live, unlike.batch)
 
 

@@ -413,7 +413,7 @@ class Tables:
     def _put_warmth(self, ranked: Mapping[str, Ranked]) -> None:
         """Put down how warm accounts are, in which state they rank where, and when to look again."""
         grouped: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
-        for account, (reading, left, rank) in ranked.items():
+        for account, (reading, left, rank, due) in ranked.items():
             if reading is None or reading.state != left:
                 grouped["ZREM", f"warm:{left}"].append(account)
             if reading is None:
@@ -421,10 +421,10 @@ class Tables:
             else:
                 grouped["HSET", "warmth"] += (account, pack(reading))
                 grouped["ZADD", f"warm:{reading.state}"] += (repr(rank), account)
-            if reading is None or reading.due is None:
+            if due is None:
                 grouped["ZREM", "due"].append(account)
             else:
-                grouped["ZADD", "due"] += (reading.due, account)
+                grouped["ZADD", "due"] += (due, account)
         for (command, table), arguments in grouped.items():
             self._chunked(command, self._key(table), arguments)
 

@@ -18,7 +18,7 @@ from models.filters import Where
 from models.rules import Rules
 from models.settings import Settings
 from models.times import parse_instant, to_text
-from models.warming import Reading, score_at
+from models.warming import Reading, next_of, score_of
 from models.warmth import STATES, ahead, present
 from streams.filtered import chosen
 from streams.journeys import Document, account_above, known_account
@@ -119,16 +119,17 @@ async def _ranked(redis: Any, where: str, among: Among, limit: int) -> list[tupl
 
 
 def _row(account: str, reading: Reading, at: int, rules: Rules) -> Row:
+    following = next_of(reading, at, rules.scale)
     return {
         "account": account,
         "state": reading.state,
-        "score": round(score_at(reading, at, rules.scale), 2),
+        "score": round(score_of(reading.course, at, rules.scale), 2),
         "since": _text(reading.since),
         "transition": reading.transition,
         "rewarmed": reading.rewarmed,
         "cause": reading.cause and reading.cause._asdict(),
-        "next_at": _text(reading.next_at),
-        "next_state": reading.next_state,
+        "next_at": _text(following.at if following else None),
+        "next_state": following.state if following else None,
     }
 
 

@@ -8,8 +8,8 @@ from models.accounts import Account
 from models.reports import Parts
 from models.rules import Rules
 from models.times import to_text
-from models.warming import Reading
-from models.warmth import History
+from models.warming import Reading, next_of
+from models.warmth import History, Scale
 
 
 class Unlike(NamedTuple):
@@ -27,24 +27,25 @@ def live_histories(accounts: Mapping[str, Parts], rules: Rules) -> dict[str, His
 
 
 def warmth_differences(
-    live: Mapping[str, History], readings: Mapping[str, Reading], batch: Mapping[str, History]
+    live: Mapping[str, History], readings: Mapping[str, Reading], batch: Mapping[str, History], scale: Scale
 ) -> Iterator[Unlike]:
     """The accounts whose history is another, or whose reading is none that its history ever had."""
     for name in sorted({*live, *batch, *readings}):
         expected = batch.get(name, ())
         if live.get(name, ()) != expected:
             yield Unlike(name, _words(live.get(name, ())), _words(expected))
-        elif not _is_of(readings.get(name), expected):
+        elif not _is_of(readings.get(name), expected, scale):
             yield Unlike(name, f"the reading {readings.get(name)}", _words(expected))
 
 
-def _is_of(reading: Reading | None, history: History) -> bool:
+def _is_of(reading: Reading | None, history: History, scale: Scale) -> bool:
     """Does the reading stand between two neighbours of the history? Where there is no history there may be none."""
     if reading is None:
         return not history
+    following = next_of(reading, reading.at, scale)
     states = [(None, "cold"), *((each.at, each.state) for each in history), (None, None)]
     neighbours = [(before, after[0]) for before, after in pairwise(states)]
-    return ((reading.since, reading.state), reading.next_at) in neighbours
+    return ((reading.since, reading.state), following.at if following else None) in neighbours
 
 
 def _words(history: History) -> str:

@@ -8,8 +8,8 @@ import msgspec
 
 from models.alerting import id_of
 from models.alerts import Alert, decode_alert
-from models.warming import TOLD, Reading, Told
-from models.warmth import STATES, History, ahead, present, state_at
+from models.warming import TOLD, Reading, Told, next_of
+from models.warmth import COLD, STATES, History, ahead, present, state_at
 from streams.topics import ALERTS
 
 if TYPE_CHECKING:
@@ -49,11 +49,16 @@ def _table(after: "Simulation", table: str) -> dict[bytes, Any]:
 def _unlike_readings(after: "Simulation", histories: dict[str, History]) -> Iterator[str]:
     clock, found = after.clock(), readings(after)
     for name in {*found, *histories}:
-        now, following = present(histories.get(name, ()), clock), next(ahead(histories.get(name, ()), clock), None)
-        expected = now and now.state, now and now.at, now and now.rewarmed, following and following.at
-        reading = found.get(name)
-        got = reading and (reading.state if now else None, reading.since, reading.rewarmed, reading.next_at)
-        if got != expected and not (now is None and got == (None, None, False, expected[3])):
+        history, reading = histories.get(name, ()), found.get(name)
+        now, following = present(history, clock), next(ahead(history, clock), None)
+        if reading is None:
+            if history:
+                yield f"{name} has no reading, but {history}"
+            continue
+        coming = next_of(reading, clock, after.rules.scale)
+        got = reading.state, reading.since, reading.rewarmed, coming and coming.at
+        expected = now.state if now else COLD, now and now.at, bool(now and now.rewarmed), following and following.at
+        if got != expected:
             yield f"{name} reads {got}, not {expected}"
 
 
@@ -64,8 +69,10 @@ def _unranked(after: "Simulation") -> Iterator[str]:
         if ranked != (expected := {name for name, reading in found.items() if reading.state == state}):
             yield f"ranked as {state}: {ranked}, not {expected}"
     due = {name.decode(): int(at) for name, at in _table(after, "due").items()}
-    if due != (waiting := {name: reading.due for name, reading in found.items() if reading.due is not None}):
-        yield f"due are {due}, not {waiting}"
+    for name, reading in found.items():
+        coming = next_of(reading, after.clock(), after.rules.scale)
+        if coming and due.get(name, coming.at + 1) > coming.at:
+            yield f"{name} is due at {due.get(name)}, but {coming.name} at {coming.at}"
 
 
 def _untold(after: "Simulation", batch: "Books") -> Iterator[str]:
