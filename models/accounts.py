@@ -28,7 +28,7 @@ from models.conversions import (
     path_of_credits,
     without_zeros,
 )
-from models.counts import Counts, add_counts, without_zero_counts
+from models.counts import Counted, Counts, add_counts, without_zero_counts
 from models.deals import Conversion, Deal, booked_as, conversions_of, is_open, open_amount, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
@@ -562,7 +562,7 @@ class Account:
         self._labels = new
         if books:
             self._book(after, change, 1, every)
-            add_counts(after.counts, noted.items() if was_booking else self.journey.null_counts())
+            add_counts(after.counts, noted if was_booking else self.journey.null_counts())
             self._recount(after, surrounded)
             totals.newest.extend(self._added(pending))
         if old or new:
@@ -635,7 +635,7 @@ class Account:
         moments += [_lead(value).at for value in changed.values() if value is not None]
         return min(moments, default=None)
 
-    def _replace(self, pending: Changes) -> Counts:
+    def _replace(self, pending: Changes) -> Counted:
         """Take the new parts; returns what the counts of null paths change by."""
         for name, value in pending.items():
             self._index(name, self.parts.get(name), value)

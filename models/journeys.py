@@ -4,8 +4,8 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
-from models.counts import Count, Counts, Numbers, add_counts
-from models.paths import NULL, transition
+from models.counts import Count, Counted, Numbers
+from models.paths import NULL, ONCE, transition
 from models.touches import Touch
 
 
@@ -20,12 +20,13 @@ class Journey:
     come and go: only the transitions around a change are, however long the journey.
     """
 
-    __slots__ = ("_changes", "_order", "_places", "begins", "by_path", "touches")
+    __slots__ = ("_changes", "_kinds", "_order", "_places", "begins", "by_path", "touches")
 
     def __init__(self, order: int) -> None:
         self._order = order
         self._places: list[tuple[int, str, str, str, str]] = []
-        self._changes: Counts = {}
+        self._changes: dict[Count, int] = {}
+        self._kinds: dict[int, list[str]] = {}
         self.touches: list[Touch] = []
         self.by_path: dict[str, list[Touch]] = {}
         self.begins: dict[str, int] = {}
@@ -71,52 +72,66 @@ class Journey:
 
     def begin(self, begins: Mapping[str, int]) -> None:
         """Let null paths begin at other times: what they lose or gain is noted."""
+        if begins == self.begins:
+            return
+        moves: dict[tuple[int, int], list[str]] = {}
         for kind, to in begins.items():
-            since = self.begins.get(kind)
-            if since is not None and since != to:
-                old, new = self._first(since), self._first(to)
-                last = max(old, new) + self._order - 1
-                self._add(kind, old, old, last, -1)
-                self._add(kind, new, new, last, 1)
+            if kind in self.begins:
+                moves.setdefault((self.begins[kind], to), []).append(kind)
             self.begins[kind] = to
+        for (since, to), kinds in moves.items():
+            self._move(kinds, self._first(since), self._first(to))
+        self._kinds = {}
+        for kind, since in self.begins.items():
+            self._kinds.setdefault(since, []).append(kind)
 
-    def changes(self) -> Counts:
+    def _move(self, kinds: Iterable[str], old: int, new: int) -> None:
+        """Note what null paths lose or gain that begin with another touch."""
+        last = max(old, new) + self._order - 1
+        if old != new:
+            self._add(kinds, old, old, last, -1)
+            self._add(kinds, new, new, last, 1)
+
+    def changes(self) -> Counted:
         """What the counts of null paths changed by since they were last asked for."""
         changes, self._changes = self._changes, {}
-        return changes
+        return [(count, (number,)) for count, number in changes.items() if number]
 
     def null_counts(self) -> Iterator[tuple[Count, Numbers]]:
         """The counts of the null paths as they are."""
         for kind, since in self.begins.items():
             first = self._first(since)
-            yield from self._transitions(kind, first, first, len(self.touches))
+            yield from ((transition(kind, *names), ONCE) for names in self._names(first, first, len(self.touches)))
 
     def _first(self, since: int) -> int:
         return bisect_left(self._places, (since,))
 
     def _note(self, at: int, number: int, itself: int, sign: int) -> None:
         """Note the transitions to the touch at `number` (if `itself` is 1) and to those after it that remember it."""
-        for kind, since in self.begins.items():
+        for since, kinds in self._kinds.items():
             if at >= since:
-                self._add(kind, self._first(since), number, number + self._order - 1 + itself, sign)
+                self._add(kinds, self._first(since), number, number + self._order - 1 + itself, sign)
 
-    def _add(self, kind: str, begin: int, first: int, last: int, sign: int) -> None:
-        add_counts(self._changes, self._transitions(kind, begin, first, last), sign)
+    def _add(self, kinds: Iterable[str], begin: int, first: int, last: int, sign: int) -> None:
+        for names in self._names(begin, first, last):
+            for kind in kinds:
+                count = transition(kind, *names)
+                self._changes[count] = self._changes.get(count, 0) + sign
 
-    def _transitions(self, kind: str, begin: int, first: int, last: int) -> Iterator[tuple[Count, Numbers]]:
-        """The null path's transitions to the touches from `first` to `last`, the one after the last being its end."""
+    def _names(self, begin: int, first: int, last: int) -> Iterator[list[str]]:
+        """A null path's transitions to the touches from `first` to `last`, the one after the last being its end."""
         touches, order = self.touches, self._order
         for number in range(first, min(last, len(touches) - 1) + 1):
-            yield transition(kind, *_channels(touches[max(number - order, begin) : number + 1]))
+            yield _channels(touches[max(number - order, begin) : number + 1])
         if last >= len(touches) > begin:
-            yield transition(kind, *_channels(touches[max(len(touches) - order, begin) :]), NULL)
+            yield [*_channels(touches[max(len(touches) - order, begin) :]), NULL]
 
 
 def _at(touch: Touch) -> int:
     return touch.at
 
 
-def _channels(touches: Sequence[Touch]) -> Iterable[str]:
+def _channels(touches: Sequence[Touch]) -> list[str]:
     return [touch.channel for touch in touches]
 
 

@@ -16,7 +16,7 @@ from models.counts import Count, Numbers
 
 CONVERTED, NULL = "(conversion)", "(null)"
 SEPARATOR = "\0"
-_ONCE: Numbers = (1,)
+ONCE: Numbers = (1,)
 _TAKEN_BACK: Numbers = (-1,)
 
 
@@ -34,9 +34,9 @@ def counts_paths(table: str) -> bool:
 
 
 @lru_cache(maxsize=50_000)
-def transition(kind: str, *names: str) -> tuple[Count, Numbers]:
-    """One transition: the channels of a state, and what followed."""
-    return Count(table_of_paths(kind), SEPARATOR.join(names)), _ONCE
+def transition(kind: str, *names: str) -> Count:
+    """Where a transition is counted: the channels of a state, and what followed."""
+    return Count(table_of_paths(kind), SEPARATOR.join(names))
 
 
 def path_counts(
@@ -47,9 +47,9 @@ def path_counts(
     A state is the last `order` channels at most. A path without touches is none.
     """
     for number in range(first, len(channels)):
-        yield transition(kind, *channels[max(number - order, 0) : number + 1])
+        yield transition(kind, *channels[max(number - order, 0) : number + 1]), ONCE
     if channels:
-        yield transition(kind, *channels[-order:], end)
+        yield transition(kind, *channels[-order:], end), ONCE
 
 
 def replaced_path(kind: str, old: Sequence[str], new: Sequence[str], order: int) -> list[tuple[Count, Numbers]]:
