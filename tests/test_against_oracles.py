@@ -7,6 +7,7 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,13 +21,15 @@ from models.forecast import Forecast, spans_from
 from models.funnel import stage_flows, velocities
 from models.markov import removal_effects
 from models.paths import CONVERTED, NULL, path_counts, table_of_paths
+from models.profiles import NOBODY, compared
 from models.recompute import recompute
+from models.rules import Rules
 from models.settings import Pipeline, Settings, Warmth
 from models.times import DAY, HOUR, MINUTE
 from models.warming import Moved, Told, news_of
 from models.warmth import Scale, Touched, Transition, fixed, history_of
 from streams.reference import rules_from
-from tests import markets, oracle, oracle_forecast, oracle_models, oracle_warmth
+from tests import markets, oracle, oracle_accounts, oracle_forecast, oracle_models, oracle_warmth
 from tests.oracle_forecast import as_decimal
 from tests.test_recompute import oracle_settings
 from tests.worlds import VARIANTS, RawFact, rules, without_ties, world
@@ -357,8 +360,6 @@ def test_paths_and_null_paths_are_those_of_the_rules() -> None:
         facts = without_ties(world(random.Random(seed), seed % 40))
         settings = oracle_settings(law)
         theirs = oracle.recompute(facts, settings, registrable=REGISTRABLE, free_mail=FREE_MAIL)
-        if any(touch.kind != "web_session" for touches in theirs.unknown.values() for touch in touches):
-            continue  # whether form fills that name nobody are on a path is being settled
         tables, paths = tables_in(recompute(facts, law).counts), their_paths(theirs, settings)
         for kind in conversion_kinds(law.settings):
             counted = {field: number for field, (number,) in tables.get(table_of_paths(kind), {}).items()}
@@ -368,3 +369,76 @@ def test_paths_and_null_paths_are_those_of_the_rules() -> None:
 
             assert ours == {channel: int(effect * 10**12) for channel, effect in effects.items()}, (seed, kind)
             assert sum(counted.values()) == sum(chain.counts.values()), (seed, kind)
+
+
+# --- accounts ---------------------------------------------------------------------------
+
+
+def their_profiles(facts: list[RawFact], variant: int) -> dict[str, dict[str, Any]]:
+    settings = {**oracle.DEFAULTS, **oracle_settings(rules(variant))}
+    reader = oracle.Reader(settings, REGISTRABLE)
+    accepted = []
+    for index, (topic, value, recorded_at) in enumerate(facts):
+        with suppress(oracle.Refused):
+            accepted.append(reader.read(topic, index, value, recorded_at))
+    standing = oracle.standing(accepted, oracle.Books())
+    return oracle_accounts.profiles(standing, oracle.Accounts(standing, reader))
+
+
+def test_accounts_have_the_attributes_that_the_rules_say() -> None:
+    nobody = {"name": None, "parent": None, "quiet": False, "attributes": {}}
+    for seed in range(EXAMPLES):
+        facts = world(random.Random(seed), 40)
+        companies = recompute(facts, rules(seed % VARIANTS)).companies
+        theirs = their_profiles(facts, seed % VARIANTS)
+        for account in companies.keys() | theirs.keys():
+            ours = companies[account][0] if account in companies else NOBODY
+            right = theirs.get(account, nobody)
+            attributes = {name: compared(name, value) for name, value in ours.attributes.items()}
+
+            assert (ours.name, ours.parent, ours.quiet) == (right["name"], right["parent"], right["quiet"]), seed
+            assert attributes == {
+                name: oracle_accounts.compared(name, value) for name, value in right["attributes"].items()
+            }, seed
+
+
+def test_a_size_is_compared_by_its_band() -> None:
+    for size in (1, 10, 11, 50, 51, 200, 201, 1000, 1001, 5000, 5001):
+        assert compared("size", size) == oracle_accounts.compared("size", size)
+
+
+def test_accounts_warm_and_cool_as_the_rules_say() -> None:
+    for seed in range(EXAMPLES):
+        law = rules(seed % VARIANTS)
+        facts = without_ties(world(random.Random(seed), 40))
+        books = recompute(facts, law)
+        theirs = oracle.recompute(
+            facts, {**oracle_settings(law), "asked": []}, registrable=REGISTRABLE, free_mail=FREE_MAIL
+        )
+        ours = {account: [(each.at, each.name) for each in history] for account, history in books.warmth.items()}
+
+        assert {account: told for account, told in ours.items() if told} == {
+            account: told
+            for account, touches in theirs.journeys.items()
+            if (told := [(each.at, each.name) for each in their_warmth(touches, books.journeys.get(account, []), law)])
+        }, seed
+
+
+def their_warmth(touches: list[oracle.Touch], ours: list[tuple[str, Any]], law: Rules) -> list[Any]:
+    """An account's transitions. Which web touch a hot page was seen under is the product's to say, as long as the two
+    read a return to an earlier source differently."""
+    warmth = law.settings.warmth
+    hot = {(touch.id, touch.visitor) for _, touch in ours if touch.hot}
+    weights = {**oracle_warmth.WEIGHTS, **{kind: int(weight) for kind, weight in warmth.weights.items()}}
+    thresholds = (Decimal(str(each)) for each in (warmth.warm, warmth.warming, warmth.cooling, warmth.cold))
+    scale = oracle_warmth.Law(Decimal(str(warmth.half_life_days)) * DAY, 30 * DAY, *thresholds)
+    weighed = [
+        oracle_warmth.Push(
+            each.at,
+            Decimal(3) if (each.id, each.visitor) in hot else oracle_warmth.weight_of(each, weights, ()),
+            each.owner or "",
+            each.id,
+        )
+        for each in touches
+    ]
+    return oracle_warmth.history(weighed, scale)
