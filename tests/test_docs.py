@@ -7,13 +7,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from models import facts
-from models.settings import Settings
+from models.settings import Settings, parse_settings
 from models.times import parse_instant
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,12 @@ def test_each_example_of_a_fact_is_valid(topic: str, example: str) -> None:
 
 def test_every_topic_of_facts_has_an_example() -> None:
     assert {topic for topic, _ in EXAMPLES} == set(facts.FACT_TOPICS)
+
+
+def test_each_example_of_settings_is_possible() -> None:
+    examples = re.findall(r"```toml\n(.*?)\n```", README, re.DOTALL)
+
+    assert any("committee" in parse_settings(tomllib.loads(example)).models for example in examples)
 
 
 def test_every_make_target_that_is_documented_exists() -> None:
