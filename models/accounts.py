@@ -508,19 +508,18 @@ class Account:
 
     # --- one batch ------------------------------------------------------------------
 
-    def flush(self) -> tuple[Outcome, Totals]:
-        """Apply what was received: storage changes, messages, and what totals change by."""
+    def flush(self, totals: Totals) -> Outcome:
+        """Apply what was received: storage changes and messages; what totals change by is added to `totals`."""
         if self._links_changed:
             self._group.link(self.company.links())
         changes, messages = self._group.flush()
-        totals = Totals()
         applied = self._apply(totals)
         messages.extend(self._pass_on(applied))
         messages.extend(self._tell())
         outcome = Outcome({**self._dirty, **changes, **applied}, messages)
         self._pending, self._dirty, self._links_changed = {}, {}, False
         self._clock = self._recorded_at = 0
-        return outcome, totals
+        return outcome
 
     @property
     def parent(self) -> str:

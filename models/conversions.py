@@ -5,8 +5,8 @@ Shared by the accounts lane and the batch recomputation.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from models.attribution import (
@@ -65,6 +65,10 @@ class Cell(NamedTuple):
     dimension: str
     day: str
     value: str | None
+
+
+_cell: Callable[[tuple[str, str, str, str | None]], Cell] = partial(tuple.__new__, Cell)
+"""Cell(…) by half its cost: a conversion has dozens."""
 
 
 class Credit(NamedTuple):
@@ -173,7 +177,9 @@ def _columns(counted: int, amount: int, path: Path, others: Sequence[Weights | N
     return columns
 
 
-def _shared(amount: int, weights: Weights | None, n: int) -> list[int]:
+def _shared(amount: int, weights: Weights | None, n: int) -> Sequence[int]:
+    if n == 1 and weights:
+        return amount, 0  # whose single touch it is; so most leads are
     return [*apportion(amount, weights), 0] if weights else [0] * n + [amount]
 
 
@@ -263,7 +269,7 @@ def add_cells(cells: Cells, conversion: Conversion, credits: Sequence[Credit], s
         for value, numbers in zip(column, vectors, strict=True):
             sums[value] = sums.get(value, once) + numbers
         for value, total in sums.items():
-            cell = Cell(kind, dimension, day, value)
+            cell = _cell((kind, dimension, day, value))
             cells[cell] = cells.get(cell, 0) + total
 
 

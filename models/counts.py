@@ -6,6 +6,7 @@ them once. So a count is always that of the facts, and is read without looking a
 """
 
 from collections.abc import Iterable, Mapping
+from operator import add, neg
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,13 +54,13 @@ def add_counts(counts: Counts, counted: Counted, sign: int = 1) -> None:
         if len(numbers) == 1:  # the most frequent by far
             counts[count] = (sign * numbers[0] + (have[0] if have else 0),)
             continue
-        change = numbers if sign > 0 else tuple([-number for number in numbers])
-        counts[count] = change if have is None else plus(have, change)
+        change = numbers if sign > 0 else tuple(map(neg, numbers))
+        counts[count] = change if have is None else tuple(map(add, have, change))
 
 
 def plus(some: Numbers, others: Numbers) -> Numbers:
     """Number by number."""
-    return tuple([a + b for a, b in zip(some, others, strict=True)])
+    return tuple(map(add, some, others))
 
 
 def without_zero_counts(counts: Mapping[Count, Numbers]) -> Counts:

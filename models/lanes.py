@@ -347,13 +347,11 @@ def burden(entities: Iterable[AnyEntity]) -> int:
 
 
 def _flush(entity: AnyEntity, totals: Totals) -> Outcome:
-    if not isinstance(entity, Account):
-        outcome = entity.flush()
-        if outcome.counts:
-            add_counts(totals.counts, outcome.counts)
-        return outcome
-    outcome, change = entity.flush()
-    totals.add(change)
+    if isinstance(entity, Account):
+        return entity.flush(totals)
+    outcome = entity.flush()
+    if outcome.counts:
+        add_counts(totals.counts, outcome.counts)
     return outcome
 
 
