@@ -39,7 +39,7 @@ HEARTBEAT_SECONDS = 2.0
 HEARTBEAT_EXPIRY_SECONDS = 10
 WATCH_SECONDS = 0.2
 PREVIEW_POLL_SECONDS = 1.0
-SWEEP_SECONDS = 60.0
+SWEEP_SECONDS, BUSY_SWEEP_SECONDS = 3.0, 60.0
 LANE_FAILED, RULES_CHANGED = 70, 75
 """Exit codes with which a worker asks to be started again."""
 
@@ -52,6 +52,7 @@ class Lanes(Service):
         self.settings = self._configured = settings
         self.instance = settings.lanes.instance or f"worker-{os.getpid()}"
         self.lanes: dict[str, LaneService] = {}
+        self._backlog = Backlog()
         self._rules: bytes | None = None
         self._previews: dict[str, children.Child] = {}
 
@@ -59,9 +60,8 @@ class Lanes(Service):
         self.redis = redis_client(self.settings, max_connections=64, socket_keepalive=True)
         await self._until_it_works(self._reach_servers)
         rules = rules_from(self.settings)
-        backlog = Backlog()
         for name, lane in LANES.items():
-            service = self.lanes[name] = LaneService(lane, rules, self.redis, backlog)
+            service = self.lanes[name] = LaneService(lane, rules, self.redis, self._backlog)
             await self._until_it_works(service.start)
         gc.freeze()
         gc.disable()  # states in memory are no cycles, and looking through them cost a seventh of the CPU
@@ -153,10 +153,17 @@ class Lanes(Service):
 
     @Service.task
     async def _sweep(self) -> None:
-        """Collect the few cycles there are (of exceptions and clients) now and then."""
+        """Collect the few cycles there are (of exceptions and clients) now and then.
+
+        A sweep looks at what was made since the last one and holds everything up meanwhile: often, it is
+        milliseconds; only while a backlog makes so much that it would cost, and nobody waits, it is put off.
+        """
+        swept = time.perf_counter()
         while not self.should_stop:
             await self.sleep(SWEEP_SECONDS)
-            gc.collect(1)
+            if not self._backlog.is_seen() or time.perf_counter() - swept > BUSY_SWEEP_SECONDS:
+                gc.collect(1)
+                swept = time.perf_counter()
 
     @Service.task
     async def _beat(self) -> None:

@@ -112,6 +112,10 @@ class Backlog(msgspec.Struct):
 
     seen_at: float = float("-inf")
 
+    def is_seen(self) -> bool:
+        """Is there one, as far as anybody knows?"""
+        return time.perf_counter() - self.seen_at < BUSY_SECONDS
+
 
 class LaneService:
     """One lane on one worker: every partition it was given runs in a task of its own."""
@@ -316,7 +320,7 @@ class LaneService:
             return
         await asyncio.sleep(self.settings.lanes.linger_ms / 1000)
         for _ in range(MOST_LINGERS):
-            if self.paused or time.perf_counter() - self._backlog.seen_at > BUSY_SECONDS:
+            if self.paused or not self._backlog.is_seen():
                 return
             await asyncio.sleep(LINGER_SECONDS)
 
