@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from models.alerting import Personal, Scene, weight_of
-from models.alerts import Alert
+from models.alerting import Draft, Personal, Scene, weight_of
 from models.companies import CHANGE, PASSED_ON, Company
 from models.companies import KINDS as COMPANY_KINDS
 from models.conversions import (
@@ -89,7 +88,7 @@ class Totals:
     newest: list[tuple[Touch, str, str]] = field(default_factory=list)
     listed: dict[tuple[str, str], bool] = field(default_factory=dict)
     warmth: dict[str, Ranked] = field(default_factory=dict)
-    alerts: list[Alert] = field(default_factory=list)
+    alerts: list[Draft] = field(default_factory=list)
 
     def add(self, other: "Totals") -> None:
         """Add another change to this one."""

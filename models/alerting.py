@@ -4,17 +4,21 @@ None of it depends on when the alert is made: all is as of the transition's inst
 for the account's name and attributes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
+
+import msgspec
 
 from models.alerts import AccountOf, Alert, Cause, Cooled, Low, OpenDeal, Score, Share, alert_id
 from models.deals import Deal
-from models.pipeline import NONE, Stay, days_between, stays_of
+from models.pipeline import NONE, Stay, days_between, pipeline_of, stays_of
 from models.profiles import Profile
 from models.rules import Rules
 from models.times import to_text
 from models.touches import Touch
+from models.usual import Usual, Usuals
 from models.warmth import COLD, COOLING, HOT_PAGE, History, Scale, Transition, factor, shown
 
 MOST_CAUSES = 20
@@ -53,6 +57,38 @@ class Scene:
     def scale(self) -> Scale:
         """What a score is made by."""
         return self.rules.scale
+
+
+class Draft(NamedTuple):
+    """An alert without what deals usually take, which only all accounts together say; the pipeline of each deal."""
+
+    alert: Alert
+    pipelines: Mapping[str, str]
+
+
+def finished(draft: Draft, usuals: Usuals) -> Alert:
+    """The alert with the usual days of its deals' stages."""
+    alert, cooled = draft.alert, draft.alert.cooled
+
+    def measured(deals: Iterable[OpenDeal]) -> tuple[OpenDeal, ...]:
+        return _overdue_first(_with_usual(deal, draft.pipelines, usuals) for deal in deals)
+
+    return msgspec.structs.replace(
+        alert,
+        deals=measured(alert.deals),
+        cooled=cooled and msgspec.structs.replace(cooled, deals=measured(cooled.deals)),
+    )
+
+
+def _with_usual(deal: OpenDeal, pipelines: Mapping[str, str], usuals: Usuals) -> OpenDeal:
+    usual = usuals.get((pipelines[deal.deal_id], deal.stage or NONE), Usual())
+    return msgspec.structs.replace(deal, median_days=usual.median, p90_days=usual.p90)
+
+
+def drafted(scene: Scene, transition: Transition, resolves: str | None = None, late: bool = False) -> Draft:
+    """The alert of a transition; `resolves` is the alert sent before it."""
+    pipelines = {deal.id: pipeline_of(deal) for deal in scene.deals}
+    return Draft(alert_of(scene, transition, resolves, late), pipelines)
 
 
 def id_of(account: str, transition: Transition) -> str:
@@ -203,9 +239,13 @@ def owner_of(scene: Scene, at: int) -> str | None:
 
 
 def stalled(scene: Scene, at: int) -> tuple[OpenDeal, ...]:
-    """The deals open at an instant and how long they were in their stage, the longest over the usual first."""
-    found = [open_deal for deal in scene.deals if (open_deal := _open_deal(deal, at, scene.rules))]
-    return tuple(sorted(found, key=lambda deal: ((deal.median_days or 0) - (deal.days_in_stage or 0), deal.deal_id)))
+    """The deals open at an instant and how long they were in their stage."""
+    return _overdue_first(filter(None, (_open_deal(deal, at, scene.rules) for deal in scene.deals)))
+
+
+def _overdue_first(deals: Iterable[OpenDeal]) -> tuple[OpenDeal, ...]:
+    """Those longest over the usual first."""
+    return tuple(sorted(deals, key=lambda deal: ((deal.median_days or 0) - (deal.days_in_stage or 0), deal.deal_id)))
 
 
 def _open_deal(deal: Deal, at: int, rules: Rules) -> OpenDeal | None:

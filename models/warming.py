@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from models.alerting import Scene, alert_of, causes_of, last_of
-from models.alerts import Alert, Name, State
+from models.alerting import Draft, Scene, causes_of, drafted, last_of
+from models.alerts import Name, State
 from models.gauge import Gauge, TouchesAfter
 from models.reports import Changes, Parts, pack
 from models.times import HOUR
@@ -149,15 +149,15 @@ class Warming:
         self._gauge.disturb(BEGINNING)
         return Ranked(None, self.told.state)
 
-    def tell(self, change: Moved, scene: Callable[[], Scene]) -> list[Alert]:
+    def tell(self, change: Moved, scene: Callable[[], Scene]) -> list[Draft]:
         """The alerts of a step; whatever it comes to counts as told."""
         alerts = []
         told = self.told
         for news in news_of(change, self.told, self._scale):
             sent = told.alert
             if news.is_due and not scene().profile.quiet:
-                alerts.append(alert_of(scene(), news.transition, told.alert, news.is_late))
-                sent = alerts[-1].alert_id
+                alerts.append(drafted(scene(), news.transition, told.alert, news.is_late))
+                sent = alerts[-1].alert.alert_id
             told = Told(news.transition.state, change.clock, sent)
         state = state_at(change.now, change.clock)
         is_same = change.grew and state == self.told.state

@@ -24,6 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models import lanes
+from models.alerting import finished
 from models.alerts import encode
 from models.errors import Fenced
 from models.lanes import AnyEntity, Batch, Item, Lane, Refusal
@@ -31,8 +32,8 @@ from models.partitions import partition_of
 from models.reports import Message, Wake, pack, unpack_messages
 from models.rolls import roll_of
 from models.rules import Rules
-from models.settings import Settings
 from models.times import parse_instant
+from streams.announcing import UsualStays, alerts_in
 from streams.config import kafka_options
 from streams.dead_letters import dead_letter
 from streams.tables import MOST_DUE, Tables
@@ -52,7 +53,6 @@ LONGEST_STEP_SECONDS = 0.2
 LOOK_SECONDS = 1.0
 HOLD_SECONDS = 2.0
 """How long after a backlog was last seen the lane looks whether time has passed for an account."""
-LOOKED_BACK = 200
 LEAST_RECORDS = 20
 HEAVY_BURDEN = 20_000
 """Credits that a step may have to compute: about 10 µs each."""
@@ -136,6 +136,7 @@ class LaneService:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._backlog = backlog or Backlog()
         self._clock = clock
+        self._usuals = UsualStays(redis, self.settings)
         self._looks_at: dict[int, float] = {}
         self._behind: set[int] = set()
         self._fetching: set[asyncio.Task[Any] | None] = set()
@@ -369,7 +370,7 @@ class LaneService:
         batch = await self._step(intake, entities)
         batch.refusals.extend(intake.refusals)
         batch.messages.extend(intake.forwards)
-        alerts = [] if self.settings.lanes.preview else self._alerts(tables, batch)
+        alerts = await self._alerts(tables, batch)
         outbox = [pack(each) for each in self._outgoing(tables, batch, alerts)]
         stepped = time.perf_counter()
         for name, changes in batch.changes.items():
@@ -468,10 +469,14 @@ class LaneService:
 
     # --- out ------------------------------------------------------------------------
 
-    def _alerts(self, tables: Tables, batch: Batch) -> list[bytes]:
-        """The commit's alerts; what happened before a rebuild was told before it."""
+    async def _alerts(self, tables: Tables, batch: Batch) -> list[bytes]:
+        """The commit's alerts; what happened before a rebuild was told before it, and previews tell nobody."""
         since = tables.book.alerts_since
-        return [encode(alert) for alert in batch.totals.alerts if parse_instant(alert.at, "alert.at") > since]
+        drafts = [each for each in batch.totals.alerts if parse_instant(each.alert.at, "alert.at") > since]
+        if self.settings.lanes.preview or not drafts:
+            return []
+        usuals = await self._usuals.read() if any(each.pipelines for each in drafts) else {}
+        return [encode(finished(each, usuals)) for each in drafts]
 
     def _outgoing(self, tables: Tables, batch: Batch, alerts: Iterable[bytes]) -> Iterator[Outgoing]:
         """The commit's messages as envelopes, one for each partition, its alerts and dead letters."""
@@ -508,35 +513,11 @@ class LaneService:
 
     async def _publish_again(self, partition: int, entries: list[bytes]) -> int:
         """Publish what may not be in Kafka yet; alerts, which nobody numbers, only if they are not."""
-        outgoing = {entry: _unpack_outgoing(entry) for entry in entries}
-        if any(each.topic == ALERTS for each in outgoing.values()):
-            known = await newest_values(self.settings, ALERTS, partition, len(entries) + LOOKED_BACK)
-            await self._publish([entry for entry in entries if not _is_known(outgoing[entry], known)])
-        else:
-            await self._publish(entries)
+        outgoing = [(entry, _unpack_outgoing(entry)) for entry in entries]
+        alerts = {each.value for _, each in outgoing if each.topic == ALERTS}
+        there = await alerts_in(self.settings, partition, alerts)
+        await self._publish([entry for entry, each in outgoing if each.value not in there])
         return len(entries)
-
-
-def _is_known(outgoing: Outgoing, known: set[bytes]) -> bool:
-    return outgoing.topic == ALERTS and outgoing.value in known
-
-
-async def newest_values(settings: Settings, topic: str, partition: int, most: int) -> set[bytes]:
-    """The newest values of a topic's partition, at most so many."""
-    consumer = AIOKafkaConsumer(**kafka_options(settings), auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        place = TopicPartition(full_name(settings, topic), partition)
-        consumer.assign([place])
-        end = (await consumer.end_offsets([place]))[place]
-        consumer.seek(place, max(end - most, 0))
-        values: set[bytes] = set()
-        while await consumer.position(place) < end:
-            polled = await consumer.getmany(place, timeout_ms=200)
-            values.update(record.value for record in polled.get(place, ()))
-        return values
-    finally:
-        await consumer.stop()
 
 
 def _portions(messages: list[Message]) -> Iterator[list[Message]]:

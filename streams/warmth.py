@@ -11,19 +11,21 @@ from typing import Any
 import msgspec
 
 from models.accounts import Account
-from models.alerting import alert_of
+from models.alerting import drafted, finished
 from models.alerts import Alert, State, decode_alert
 from models.errors import BadInput
 from models.filters import Where
+from models.pipeline import LEFT
 from models.rules import Rules
 from models.settings import Settings
 from models.times import parse_instant, to_text
+from models.usual import Usuals, usuals_of
 from models.warming import Reading, next_of, score_of
 from models.warmth import STATES, ahead, present
 from streams.filtered import chosen
 from streams.journeys import Document, account_above, known_account
 from streams.reference import rules_from
-from streams.tables import table_key
+from streams.tables import read_counts, table_key
 
 Row = dict[str, Any]
 MOST = 50
@@ -150,10 +152,11 @@ async def warmth_of(redis: Any, settings: Settings, id: str, *, now: int | None 
     rules = rules_from(settings)
     asked = await known_account(redis, rules, id)
     found = await account_above(redis, rules, f"account:{asked.name}") or asked
-    return history_document(found, _now() if now is None else now, rules)
+    usuals = usuals_of(await read_counts(redis, settings, [LEFT]))
+    return history_document(found, _now() if now is None else now, usuals)
 
 
-def history_document(account: Account, now: int, rules: Rules) -> Document:
+def history_document(account: Account, now: int, usuals: Usuals) -> Document:
     """The warmth of an account and how it came about."""
     scene, history = account.scene(), account.history
     state, following = present(history, now), next(ahead(history, now), None)
@@ -164,7 +167,7 @@ def history_document(account: Account, now: int, rules: Rules) -> Document:
         "score": round(account.score_at(now), 6),
         "since": state and to_text(state.at),
         "next": following and {"at": to_text(following.at), "state": following.state},
-        "history": [msgspec.to_builtins(alert_of(scene, each, None, False)) for each in history if each.at <= now],
+        "history": [msgspec.to_builtins(finished(drafted(scene, each), usuals)) for each in history if each.at <= now],
     }
 
 

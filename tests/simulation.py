@@ -45,6 +45,7 @@ from models.rules import Rules
 from models.times import DAY, SECOND
 from models.visitors import Visitor, site_of
 from models.warmth import History
+from streams import announcing as announcing_module
 from streams import lane as lane_module
 from streams import tables as tables_module
 from streams.lane import LaneService
@@ -967,7 +968,9 @@ def _simulated(simulation: Simulation) -> Iterator[None]:
     small = not simulation._calm and simulation.rng.random() < 0.5
     with contextlib.ExitStack() as patches:
         for module, name, value in (
-            (lane_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation, options.get("group_id", ""))),
+            (lane_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation, options["group_id"])),
+            (announcing_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation)),
+            (announcing_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
             (lane_module, "AIOKafkaProducer", lambda **options: Producer(simulation)),
             (lane_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
             (lane_module, "DRAIN_SECONDS", 0.01 if small else lane_module.DRAIN_SECONDS),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from models import gauge
 from models.accounts import Account
+from models.alerting import finished
 from models.alerts import Alert, encode
 from models.deals import Deal
 from models.facts import ACCOUNT_CHANGES, decode
@@ -20,11 +21,13 @@ from models.members import Lead
 from models.reports import Parts, Report, Wake, pack, tag_of
 from models.times import DAY, HOUR, MINUTE, parse_instant, to_text
 from models.touches import Touch
+from models.usual import Usual, usuals_of
 from models.warmth import Touched, history_of
 from tests.worlds import rules
 
 RULES = rules(0)
 T0 = parse_instant("2026-03-02T09:00:00Z", "t0")
+USUALS = {("default", "proposal"): Usual(10, 20)}
 PEOPLE = ("ann@acme.com", "bob@acme.com", "cy@acme.com")
 
 
@@ -66,7 +69,7 @@ class Lane:
 
     def flush(self) -> list[Alert]:
         """Apply what was heard."""
-        return self.account.flush()[1].alerts
+        return [finished(draft, USUALS) for draft in self.account.flush()[1].alerts]
 
     def again(self) -> "Lane":
         """The same account, loaded from what is kept of it."""
@@ -228,8 +231,29 @@ def test_a_cooling_alert_says_the_last_touches_and_how_long_deals_stood() -> Non
     assert cooling.account.owner == "Grace"
     [deal] = cooling.deals
     assert (deal.deal_id, deal.stage, deal.stage_since) == ("D1", "proposal", to_text(T0 + DAY))
+    assert (deal.median_days, deal.p90_days) == (10, 20)
     days = (parse_instant(cooling.at, "at") - T0 - DAY) // DAY
     assert deal.days_in_stage in (days, days + 1)
+
+
+def test_the_deal_longest_over_the_usual_comes_first() -> None:
+    lane = Lane()
+    for id, stage, days in (("D1", "demo", 30), ("D2", "proposal", 35), ("D3", "demo", 2)):
+        lane.hears_of_deal(Deal(id, T0 - 90 * DAY, stages=((T0 - days * DAY, stage),)), T0 - HOUR)
+
+    [alert] = lane.hears(touch(0, "demo"))
+
+    assert [(each.deal_id, each.days_in_stage, each.median_days) for each in alert.deals] == [
+        ("D1", 30, None), ("D2", 35, 10), ("D3", 2, None),
+    ]  # fmt: skip
+
+
+def test_usual_stays_are_those_that_ended() -> None:
+    histogram = tuple(int(days in (3, 5, 9)) for days in range(16))
+
+    usuals = usuals_of({"left": {'["default","demo","won",0]': histogram, '["default","demo","lost",1]': histogram}})
+
+    assert usuals == {("default", "demo"): Usual(9, 25)}
 
 
 def test_without_an_owner_of_its_own_the_account_has_that_of_the_deal_changed_last() -> None:
