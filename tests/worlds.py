@@ -62,10 +62,17 @@ _VARIANTS = (
         pipelines={"partner": Pipeline(won=("signed", "closed_won"), lost=("dead",))},
         own_domains=("acme.com",),
     ),
-    Settings(rates=_RATES, deal_contacts_only=True, milestones=("Invited",), trial_events=("Viewed", "Invited")),
+    Settings(
+        rates=_RATES,
+        lead_quality="first_channel",
+        deal_contacts_only=True,
+        milestones=("Invited",),
+        trial_events=("Viewed", "Invited"),
+    ),
     parse_settings(
         {
             "time_zone": "Asia/Tokyo",
+            "lead_quality": "industry",
             "rates": msgspec.to_builtins(_RATES),
             "conversion_stages": ["demo", "closed_won"],
             "lookback": {"stage": 60, "stages": {"demo": 31}, "won": 61},
@@ -322,6 +329,7 @@ class _World:
             ("createdAt", (None, self.instant(), self.instant())),
             ("deleted", (True, False, False, None)),
             ("owner", ("Jo", None)),
+            ("expectedClose", (None, "2026-02-01", self.instant())),
         ):
             if self.rarely(0.35):
                 body[name] = self.one(pool)
