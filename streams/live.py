@@ -29,6 +29,8 @@ HEARTBEAT_SECONDS = 15.0
 SEND_SECONDS = 20.0
 MOST_PAGES = 200
 NEWEST = 20
+FORECAST_SECONDS = 10.0
+FORECAST_MONTHS = 3
 
 Row = dict[str, Any]
 
@@ -89,6 +91,8 @@ class Live:
         self._pages: set[Page] = set()
         self._opened = asyncio.Event()
         self._closing = False
+        self._forecast: list[Row] = []
+        self._forecast_at = -FORECAST_SECONDS
 
     def follow(self, settings: Settings) -> None:
         """Go on under other rules."""
@@ -147,7 +151,7 @@ class Live:
     async def _poll(self) -> None:
         wanted = sorted({model for page in self._pages for model in page.models})
         try:
-            read = await snapshot(self._redis, self._settings, wanted)
+            read = {**await snapshot(self._redis, self._settings, wanted), "forecast": await self._next_months()}
         except TouchlineError as error:
             read = {"trouble": str(error), "revenue": {}}
         except Exception:
@@ -158,6 +162,16 @@ class Live:
             if page.models not in encoded:
                 encoded[page.models] = msgspec.json.encode(_part(read, page.models))
             page.offer(encoded[page.models])
+
+    async def _next_months(self) -> list[Row]:
+        """The forecast of this month and the next ones, told anew every few seconds."""
+        now = asyncio.get_running_loop().time()
+        if now - self._forecast_at >= FORECAST_SECONDS:
+            outlook: Any = importlib.import_module("streams.outlook")
+            with translated():
+                self._forecast = await outlook.forecast(self._redis, self._settings, periods=FORECAST_MONTHS)
+            self._forecast_at = now
+        return self._forecast
 
 
 async def snapshot(redis: Redis, settings: Settings, models: Sequence[str]) -> Row:

@@ -8,7 +8,7 @@ import csv
 import gzip
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from models.attribution import BUILT_IN as PRODUCT_MODELS
@@ -399,6 +400,35 @@ def test_olist_leads_and_wins_are_credited_to_their_origins_and_landing_pages(
     assert total(books.cells, "lead")[0] == 8_000
     assert total(books.cells, "won")[0] == 842
     assert total(books.cells, "won", lambda channel: channel == "unattributed")[0] == 151 + 1
+
+
+def test_olist_deals_and_leads_by_origin_are_those_of_its_files() -> None:
+    data = shared_data("olist_funnel")
+    books = recompute((RawFact(*record) for record in olist_with_unknown(data)), rules_from(Settings()))
+    origin = {person: touch.source for journey in books.journeys.values() for person, touch in journey}
+    contact = {name: f"seller-{name.removeprefix('deal-')}" for name in books.deals}
+
+    leads, deals = Counter(map(origin.get, books.leads)), Counter(origin[contact[name]] for name in books.deals)
+
+    assert {name: (deals[name], leads[name]) for name in ("organic_search", "paid_search", "unknown", "social")} == {
+        "organic_search": (271, 2_296),
+        "paid_search": (195, 1_586),
+        "unknown": (179, 1_099),
+        "social": (75, 1_350),
+    }
+
+
+def olist_with_unknown(data: Path) -> list[Record]:
+    """The facts of both files, an origin "unknown" told from none."""
+    touches, deals = mapped_facts(data, OLIST[:1]), mapped_facts(data, OLIST[1:])
+    named = {f"lead-{row['mql_id']}" for row in rows(data / OLIST[0][1]) if row["origin"] == "unknown"}
+    return [*deals, *(_with_source(record, named) for record in touches)]
+
+
+def _with_source(record: Record, named: set[str]) -> Record:
+    topic, value, at = record
+    body = msgspec.json.decode(value)
+    return (topic, msgspec.json.encode({**body, "source": "unknown"}), at) if body["touchId"] in named else record
 
 
 # ---- end to end ------------------------------------------------------------------------------

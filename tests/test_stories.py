@@ -1,6 +1,7 @@
 """What users would tell of it, on real servers, by the commands they would use."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,40 @@ def test_sales_and_marketing_see_one_deal_under_five_models(told: Place) -> None
         assert sum(shares) == won["amount"] == 900_000, model
     compared = told.rows("report", "compare", "--models", ",".join(FIVE_MODELS), "--by", "team")
     assert {row["team"]: row["linear"]["amount"] for row in compared} == by_team["linear"]
+
+
+def test_a_deal_of_ninety_days_loses_probability(settings: Settings, tmp_path: Path) -> None:
+    """Who won did so within five weeks; two open deals of one size differ by age alone."""
+    place = Place(settings, tmp_path)
+    place.run("topics", "--create")
+    place.produce(deals_that_were_won_soon_or_lost_late())
+    with place.worker():
+        place.run("wait")
+        owners = {row["owner"]: row for row in place.rows("report", "pipeline", "--by", "owner")}
+        chances = {row["week"]: row["chance"] for row in place.rows("report", "forecast", "--chances")}
+        then = place.rows("report", "pipeline", "--day", ago(90)[:10])
+
+        assert owners["old"]["amount"] == owners["young"]["amount"] == 1_000_000
+        assert 0 < owners["old"]["weighted_amount"] * 4 < owners["young"]["weighted_amount"]
+        assert chances[95 // 7] < chances[5] < chances[0]
+        assert then[0]["count"] == 1 and then[0]["weighted_amount"] > 4 * owners["old"]["weighted_amount"]
+        assert place.rows("audit")["clean"]
+
+
+def deals_that_were_won_soon_or_lost_late() -> list[Fact]:
+    """Forty closed deals, most of them long ago, and two that are open for 95 days and for one."""
+    facts = []
+    for number in range(40):
+        lasts = 7 + number % 28 if number % 2 else 40 + 2 * number
+        opened, how = 260 + number, "closed_won" if number % 2 else "closed_lost"
+        facts.append(deal(f"D{number}", ago(opened), f"a{number}", account="acme.com", stage="demo", amount="10000.00"))
+        facts.append(deal(f"D{number}", ago(opened - lasts), f"b{number}", stage=how))
+    for owner, days in (("old", 95), ("young", 1)):
+        fields = {"account": "acme.com", "stage": "demo", "amount": "10000.00", "owner": owner}
+        facts.append(deal(owner, ago(days), owner, **fields))
+    return facts
+
+
+def ago(days: int) -> str:
+    """So many days before now."""
+    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")

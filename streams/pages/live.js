@@ -1,7 +1,7 @@
 // The live page: one stream of snapshots in, the same few tables out. No library, no outside request.
 //
 // A snapshot: {currency, decimals, models: [name], writeKey, pot: {amount, count},
-//   pipeline: [{stage, count, amount}], revenue: {model: [{channel, count, amount}]}, newest: [touch]}
+//   pipeline: [{stage, count, amount}], forecast: [{period, total, p10, p90, pot, pipeline, new_business}], revenue: {model: [{channel, count, amount}]}, newest: [touch]}
 // Amounts are minor units; counts of credits are millionths; a touch's `at` is in microseconds.
 // When the totals cannot be read, a snapshot holds `trouble` instead.
 
@@ -76,6 +76,7 @@ const percent = new Intl.NumberFormat(undefined, { style: "percent", minimumFrac
 const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
 const words = (id) => (id === null || id === undefined || id === "" ? "(none)" : capital(String(id).replaceAll("_", " ")));
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const monthName = new Intl.DateTimeFormat(undefined, { month: "long", year: "numeric" });
 const deals = (count) => `${number.format(count)} ${count === 1 ? "deal" : "deals"}`;
 
 function since(milliseconds) {
@@ -94,6 +95,7 @@ function render(snapshot) {
   renderChoice(snapshot.models);
   renderRevenue(snapshot.revenue, cash);
   renderStages(snapshot.pipeline, cash);
+  renderForecast(snapshot.forecast ?? [], cash);
   renderTouches(snapshot.newest);
   renderStart(snapshot);
 }
@@ -195,6 +197,21 @@ function stageRow() {
   head.append(make("span", "name"), value);
   row.append(head, cell);
   return row;
+}
+
+function renderForecast(months, cash) {
+  const most = Math.max(1, ...months.map(({ p90 }) => p90));
+  const told = months.filter(({ p90 }) => p90 > 0);
+  keyed($("forecast"), told, ({ period }) => period, stageRow, (row, { period, total, p10, p90, pot, pipeline, new_business }) => {
+    row.querySelector(".name").textContent = monthName.format(new Date(`${period}-01T00:00:00`));
+    row.querySelector(".amount").textContent = cash.text(total);
+    row.querySelector(".deals").textContent = ` · ${cash.text(p10)} – ${cash.text(p90)}`;
+    row.title = `won ${cash.text(pot)}, from the pipeline ${cash.text(pipeline)}, new business ${cash.text(new_business)}`;
+    const range = row.querySelector(".bar > span");
+    range.style.marginLeft = `${(100 * Math.max(0, p10)) / most}%`;
+    range.style.width = `${(100 * (p90 - Math.max(0, p10))) / most}%`;
+  });
+  $("forecast-none").hidden = told.length > 0;
 }
 
 function renderTouches(newest) {
