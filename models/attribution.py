@@ -107,7 +107,7 @@ PARTICIPATION, MARKOV = "participation", "markov"
 BUILT_IN = (*POSITION_MODELS, "time_decay", "team_split", "shapley", PARTICIPATION)
 """The models that cells keep, in their order; those of the settings follow. `markov` is solved when read."""
 
-LONGEST_REMEMBERED = 100
+LONGEST_REMEMBERED = 24
 """What longer paths weigh is computed each time, so that memory stays bounded."""
 
 
@@ -120,7 +120,7 @@ def _every_position(path: Path) -> tuple[Weights | None, ...]:
     return tuple([model(path) for model in POSITION_MODELS.values()])
 
 
-_remembered_weights = lru_cache(maxsize=20_000)(_every_position)
+_remembered_weights = lru_cache(maxsize=10_000)(_every_position)
 
 
 def team_weights(teams: Sequence[str], shares: Mapping[str, int]) -> Weights | None:

@@ -192,7 +192,7 @@ def _counts_of_positions(path: Path) -> Sequence[Sequence[int]]:
     return tuple([tuple(_shared(MILLION, weights, path.n)) for weights in position_weights(path)])
 
 
-_remembered_counts = lru_cache(maxsize=20_000)(_counts_of_positions)
+_remembered_counts = lru_cache(maxsize=10_000)(_counts_of_positions)
 
 
 def _other_weights(

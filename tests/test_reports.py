@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import uuid
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -11,7 +12,7 @@ import pytest
 from redis import Redis
 
 from models.attribution import PARTICIPATION
-from models.catalogue import every_model
+from models.catalogue import every_model, kept_models
 from models.channels import Origin
 from models.sessions import Hit
 from models.settings import Kafka, Settings
@@ -79,6 +80,13 @@ def test_a_model_of_the_settings_earns_as_it_says(story: Place) -> None:
     assert amounts(rows, "rep") == {"Bo": 90_000}
     assert listed["calls"] == "kinds call 1, default 0"
     assert {"linear", "markov", "participation"} < listed.keys()
+
+
+def test_the_books_balance_under_a_model_of_the_settings(story: Place) -> None:
+    found = json.loads(story.run("audit", "--format", "json").stdout)
+
+    assert found["clean"]
+    assert found["width"] == 2 * (len(kept_models(Settings())) + 1)
 
 
 def test_markov_shares_each_day_by_removal_effects_ties_to_the_smaller_channel(story: Place) -> None:
