@@ -24,14 +24,14 @@ from models.paths import CONVERTED, NULL, path_counts, table_of_paths
 from models.profiles import NOBODY, compared
 from models.recompute import recompute
 from models.rules import Rules
-from models.settings import Pipeline, Settings, Warmth
+from models.settings import Pipeline, Settings, Warmth, parse_settings
 from models.times import DAY, HOUR, MINUTE
 from models.warming import Moved, Told, news_of
 from models.warmth import Scale, Touched, Transition, fixed, history_of
 from streams.reference import rules_from
 from tests import markets, oracle, oracle_accounts, oracle_forecast, oracle_models, oracle_warmth
 from tests.oracle_forecast import as_decimal
-from tests.test_recompute import oracle_settings
+from tests.test_recompute import by_model, oracle_settings
 from tests.worlds import VARIANTS, RawFact, rules, without_ties, world
 
 REGISTRABLE, FREE_MAIL = oracle.default_registrable(), oracle.default_free_mail()
@@ -301,6 +301,54 @@ def test_pipeline_and_forecast_are_those_of_the_rules() -> None:
         for name, said, right in figures(ours, theirs, markets.LAST_DAY):
             error = abs(Decimal(said) - as_decimal(right))
             assert error <= max(Decimal("1e-9"), abs(as_decimal(right)) * Decimal("1e-12")), (seed, name, said, right)
+
+
+# --- models of the settings -------------------------------------------------------------
+
+TABLES = {
+    "kinds": ("call", "Web session", "form_fill", "demo", "Email Opened"),
+    "teams": ("sales", "marketing", "product", "success"),
+    "channels": ("email", "direct", "paid_search", "event", "sales_outbound", "referral"),
+    "roles": ("buyer", "champion", "none", "user"),
+    "stages": ("awareness", "consideration", "decision"),
+}
+
+
+def custom_model(rng: random.Random) -> dict[str, Any]:
+    """A model of one's own: any positions, factors, decay and caps, zeros among them."""
+    model: dict[str, Any] = {}
+    if rng.random() < 0.6:
+        places = rng.sample(("first", "last", "lead", "opportunity", "close", "rest"), rng.randint(1, 5))
+        model["positions"] = {place: rng.choice((0, 1, 10, 22.5, 40, "33.3")) for place in places} | {places[0]: 7}
+    for table, values in TABLES.items():
+        if rng.random() < 0.3:
+            picked = rng.sample(values, rng.randint(1, 3))
+            model[table] = {value: rng.choice((0, 0, 0.5, 1, "1.25", 3)) for value in picked}
+            model[table] |= {"default": rng.choice((0, 0.5, 2))} if rng.random() < 0.5 else {}
+    if rng.random() < 0.3:
+        model["decay"] = {"half_life_days": rng.choice((0.5, 7, 13.7))}
+    if rng.random() < 0.5:
+        by = rng.choice(("touch", "kind", "team", "channel", "role", "stage"))
+        model["caps"] = {"by": by, "max": rng.choice((5, 33.3, 50, 100))}
+        values = TABLES.get(f"{by}s", ())[:2]
+        if values and rng.random() < 0.5:
+            model["caps"]["values"] = rng.choice((list(values), {value: 10 for value in values}))
+    return model
+
+
+def test_models_of_the_settings_are_those_of_the_rules() -> None:
+    for seed in range(EXAMPLES):
+        rng = random.Random(seed)
+        told = {"models": {f"own{number}": custom_model(rng) for number in range(4)}, "conversion_stages": ["demo"]}
+        law = rules_from(parse_settings(told))
+        facts = without_ties(world(random.Random(seed), 40))
+        asked = [name for name in law.models if name.startswith("own")]
+
+        theirs = oracle.recompute(
+            facts, {**oracle_settings(law), "asked": asked}, registrable=REGISTRABLE, free_mail=FREE_MAIL
+        )
+
+        assert by_model(recompute(facts, law).cells, law, asked) == theirs.credits, (seed, told)
 
 
 # --- Markov -----------------------------------------------------------------------------
