@@ -116,11 +116,14 @@ def news(changes: list[tuple[int, list[oracle_warmth.Push]]], now: int) -> list[
     told, sent, scale = Told(), list[tuple[str, int]](), Scale(Warmth())
     was: tuple[Transition, ...] = ()
     clock = recorded_at = 0
+    before: list[oracle_warmth.Push] = []
     for at, touches in [*changes, (now, None)]:
+        grew = touches is None or set(before) <= set(touches)
+        before = touches or before
         later = was if touches is None else history_of(_weighed(touches), scale)
         steps = [(each.at, was, recorded_at) for each in was if clock < each.at <= at]
         for moment, history, recorded in [*steps, (at, later, recorded_at if touches is None else at)]:
-            for each in news_of(Moved(was, history, moment, recorded), told, scale):
+            for each in news_of(Moved(was, history, moment, recorded, grew), told, scale):
                 sent += [(each.transition.name, each.transition.at)] * each.is_due
                 told = Told(each.transition.state, moment, None)
             told = Told(told.state, moment, None)
