@@ -261,13 +261,16 @@ def add_cells(cells: Cells, conversion: Conversion, credits: Sequence[Credit], s
     """
     day = day_of(conversion.at, rules.settings.time_zone)
     kind = "won" if conversion.kind == "refund" else conversion.kind
-    columns = list(zip(*(values_of(credit) for credit in credits), strict=True))
     once = sign * _participation(conversion)
     vectors = [sign * credit.numbers - once for credit in credits]
-    for dimension, column in zip(DIMENSIONS, columns, strict=False):
+    whole = once + sum(vectors)
+    for dimension, column in zip(DIMENSIONS, zip(*map(values_of, credits), strict=True), strict=False):
         sums: dict[str | None, int] = {}
-        for value, numbers in zip(column, vectors, strict=True):
-            sums[value] = sums.get(value, once) + numbers
+        if column.count(column[0]) == len(column):  # as in most dimensions of most conversions
+            sums[column[0]] = whole
+        else:
+            for value, numbers in zip(column, vectors, strict=True):
+                sums[value] = sums.get(value, once) + numbers
         for value, total in sums.items():
             cell = _cell((kind, dimension, day, value))
             cells[cell] = cells.get(cell, 0) + total

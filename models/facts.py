@@ -228,7 +228,7 @@ IsBot = Callable[[str], bool]
 """Is this user agent a known bot's?"""
 
 
-class _Campaign(Struct):
+class _Campaign(Struct, gc=False):
     name: Scalar = None
     source: Scalar = None
     medium: Scalar = None
@@ -236,25 +236,25 @@ class _Campaign(Struct):
     content: Scalar = None
 
 
-class _Page(Struct):
+class _Page(Struct, gc=False):
     url: str | None = None
     path: str | None = None
     referrer: str | None = None
     search: str | None = None
 
 
-class _Traits(Struct):
+class _Traits(Struct, gc=False):
     email: Scalar = None
 
 
-class _Context(Struct):
+class _Context(Struct, gc=False):
     campaign: _Campaign | None = None
     page: _Page | None = None
     traits: _Traits | None = None
     userAgent: str | None = None
 
 
-class _Properties(Struct):
+class _Properties(Struct, gc=False):
     url: str | None = None
     path: str | None = None
     referrer: str | None = None
@@ -263,7 +263,7 @@ class _Properties(Struct):
     externalId: Scalar = None
 
 
-class _Segment(Struct):
+class _Segment(Struct, gc=False):
     messageId: Id
     timestamp: str
     type: str | None = None
