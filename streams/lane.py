@@ -45,6 +45,8 @@ ENVELOPE_BYTES = 512 * 1024
 FETCH_BYTES = 2 * 1024 * 1024
 LARGEST_REQUEST_BYTES = 48 * 1024 * 1024
 DRAIN_SECONDS = 6.0
+BACKLOG_RECORDS = 500
+"""Fewer than these are no backlog for others to wait for, however slowly they are taken."""
 BUSY_SECONDS = 0.3
 PREFETCH_BACKOFF_SECONDS = 0.02
 """How long a partition's waiting records keep others from being fetched."""
@@ -330,7 +332,8 @@ class LaneService:
             self._behind.discard(partition)
             return
         self._behind.add(partition)
-        self._backlog.seen_at = time.perf_counter()
+        if count >= BACKLOG_RECORDS:
+            self._backlog.seen_at = time.perf_counter()
 
     def _pace(self, records: int, seconds: float) -> None:
         """Take fewer records at once where each costs more, so that no step holds the worker up for long."""
