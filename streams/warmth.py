@@ -53,6 +53,7 @@ async def warmth(
     """
     if state is not None and state not in STATES:
         raise BadInput("state", f"one of {', '.join(STATES)}", state)
+    _check_limit(limit)
     rules, at = rules_from(settings), _now() if now is None else now
     among = await _among(redis, settings, where)
     rows: list[Row] = []
@@ -60,6 +61,11 @@ async def warmth(
         found = await _warmest(redis, settings, each, among, limit)
         rows += sorted((_row(name, reading, at, rules) for name, reading in found), key=_warmest_first)
     return {"counts": await counts(redis, settings), "accounts": rows}
+
+
+def _check_limit(limit: int) -> None:
+    if limit < 1:
+        raise BadInput("limit", "a number from 1", limit)
 
 
 async def _among(redis: Any, settings: Settings, where: Where) -> Among:
@@ -179,6 +185,7 @@ async def alerts(redis: Any, settings: Settings, *, where: Where = (), limit: in
 
     Of each partition the newest few hundred are kept; the topic `alerts` has all.
     """
+    _check_limit(limit)
     among = await _among(redis, settings, where)
     pipeline = redis.pipeline(transaction=False)
     for partition in range(settings.partitions):

@@ -112,6 +112,12 @@ async def test_a_report_of_empty_books_has_no_rows(web: httpx.AsyncClient, path:
     assert (answer.status_code, answer.json()) == (200, [])
 
 
+async def test_without_accounts_nobody_is_warm(web: httpx.AsyncClient) -> None:
+    answer = await web.get("/api/v1/reports/warmth", params={"state": "warm", "limit": "3"})
+
+    assert answer.json() == {"counts": {"warm": 0, "warming": 0, "cooling": 0, "cold": 0}, "accounts": []}
+
+
 async def test_the_lanes_are_reported(web: httpx.AsyncClient) -> None:
     answer = await web.get("/api/v1/reports/lanes")
 
@@ -142,6 +148,8 @@ async def test_an_unknown_id_is_404(web: httpx.AsyncClient, path: str) -> None:
         ("reports/credits?model=linear&by=channel&from=yesterday", "from", "yesterday"),
         ("reports/compare?models=linear,magic&by=channel", "model", "magic"),
         ("reports/pipeline?stage=won", "stage", "won"),
+        ("reports/warmth?state=hot", "state", "hot"),
+        ("reports/warmth?limit=0", "limit", "0"),
         ("live?models=magic", "models", "magic"),
         ("live?models=linear,first_touch,last_touch", "models", "linear,first_touch,last_touch"),
     ],
