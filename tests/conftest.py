@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from redis import Redis
@@ -19,6 +19,9 @@ from redis import Redis
 from models.settings import Kafka, Settings
 from models.settings import Redis as RedisSettings
 from streams import embedded
+
+if TYPE_CHECKING:
+    from tests.running import Place
 
 DATA_FOLDER = "shared/data"
 T = TypeVar("T")
@@ -50,6 +53,29 @@ def settings(kafka: embedded.Server, redis_server: embedded.Server) -> Settings:
         redis=RedisSettings(url=redis_server.address),
         topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
     )
+
+
+@pytest.fixture(scope="module")
+def new_place(
+    kafka: embedded.Server, redis_server: embedded.Server, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], "Place"]:
+    """Makes a place of this many partitions for a whole module: an empty Redis, topics of its own."""
+    from tests.running import Place
+
+    def made(partitions: int) -> Place:
+        with Redis.from_url(redis_server.address) as redis:
+            redis.flushall()
+        settings = Settings(
+            kafka=Kafka(bootstrap=kafka.address),
+            redis=RedisSettings(url=redis_server.address),
+            partitions=partitions,
+            topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
+        )
+        place = Place(settings, tmp_path_factory.mktemp("place"))
+        place.run("topics", "--create")
+        return place
+
+    return made
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:

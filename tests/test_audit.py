@@ -4,7 +4,6 @@ import asyncio
 import json
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +15,7 @@ from redis import Redis
 from models.conversions import pack_numbers, unpack_numbers
 from models.lanes import LANES
 from models.reports import pack
-from models.settings import Kafka, Settings
-from models.settings import Redis as RedisSettings
-from streams import audit, config, embedded, rebuild, waiting
+from streams import audit, config, rebuild, waiting
 from streams.tables import Book, key, waiting_entry
 from tests.running import STORY, Fact, Place, deal, identify, page, touch
 
@@ -26,20 +23,9 @@ ASKED = ("report", "credits", "--model", "time_decay", "--by", "channel", "--gra
 
 
 @pytest.fixture(scope="module")
-def place(
-    kafka: embedded.Server, redis_server: embedded.Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def place(new_place: Callable[[int], Place]) -> Iterator[Place]:
     """Empty tables and topics, with a few strangers' pages."""
-    with Redis.from_url(redis_server.address) as redis:
-        redis.flushall()
-    settings = Settings(
-        kafka=Kafka(bootstrap=kafka.address),
-        redis=RedisSettings(url=redis_server.address),
-        partitions=3,
-        topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
-    )
-    made = Place(settings, tmp_path_factory.mktemp("audit"))
-    made.run("topics", "--create")
+    made = new_place(3)
     yield made
 
 

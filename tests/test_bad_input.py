@@ -3,18 +3,15 @@
 import asyncio
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from models.partitions import partition_of
-from models.settings import Kafka, Settings
-from models.settings import Redis as RedisSettings
-from streams import embedded
+from models.settings import Settings
 from streams.config import kafka_options
 from streams.topics import full_name
 from tests.running import Place
@@ -101,23 +98,10 @@ BAD = (
 
 
 @pytest.fixture(scope="module")
-def place(
-    kafka: embedded.Server, redis_server: embedded.Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def place(new_place: Callable[[int], Place]) -> Iterator[Place]:
     """Every bad record in every partition, each time with good facts before and after, all of it worked on."""
-    from redis import Redis
-
-    with Redis.from_url(redis_server.address) as redis:
-        redis.flushall()
-    settings = Settings(
-        kafka=Kafka(bootstrap=kafka.address),
-        redis=RedisSettings(url=redis_server.address),
-        partitions=PARTITIONS,
-        topic_prefix=f"bad-{uuid4().hex[:8]}-",
-    )
-    made = Place(settings, tmp_path_factory.mktemp("bad"))
-    made.run("topics", "--create")
-    asyncio.run(produce(settings))
+    made = new_place(PARTITIONS)
+    asyncio.run(produce(made.settings))
     with made.worker() as worker:
         made.run("wait", "--timeout", "60")
         assert worker.poll() is None

@@ -1,15 +1,10 @@
 """`touchline link` and `unlink` on real servers: what they say becomes facts, and totals follow and return."""
 
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from redis import Redis
 
-from models.settings import Kafka, Settings
-from models.settings import Redis as RedisSettings
-from streams import embedded
 from tests.running import STORY, Place, account, deal, identify, page, touch
 
 MORE = (
@@ -37,20 +32,9 @@ COMMITTEE = (
 
 
 @pytest.fixture(scope="module")
-def place(
-    kafka: embedded.Server, redis_server: embedded.Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def place(new_place: Callable[[int], Place]) -> Iterator[Place]:
     """The story and a stranger, in the totals; the worker goes on running."""
-    with Redis.from_url(redis_server.address) as redis:
-        redis.flushall()
-    settings = Settings(
-        kafka=Kafka(bootstrap=kafka.address),
-        redis=RedisSettings(url=redis_server.address),
-        partitions=2,
-        topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
-    )
-    place = Place(settings, tmp_path_factory.mktemp("links"))
-    place.run("topics", "--create")
+    place = new_place(2)
     place.produce((*STORY, *MORE, *COMMITTEE))
     with place.worker():
         place.run("wait", "--timeout", "60")

@@ -3,22 +3,19 @@
 import csv
 import io
 import json
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from redis import Redis
 
 from models.attribution import PARTICIPATION
 from models.catalogue import every_model, kept_models
 from models.channels import Origin
 from models.sessions import Hit
-from models.settings import Kafka, Settings
-from models.settings import Redis as RedisSettings
+from models.settings import Settings
 from models.times import MINUTE
-from streams import earned, embedded
+from streams import earned
 from streams.journeys import visits_of
 from streams.printing import money
 from tests.running import STORY, Place, account, until
@@ -32,21 +29,10 @@ kinds = { call = 1, default = 0 }
 
 
 @pytest.fixture(scope="module")
-def story(
-    kafka: embedded.Server, redis_server: embedded.Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def story(new_place: Callable[[int], Place]) -> Iterator[Place]:
     """The story, in the totals; its worker goes on running."""
-    with Redis.from_url(redis_server.address) as redis:
-        redis.flushall()
-    settings = Settings(
-        kafka=Kafka(bootstrap=kafka.address),
-        redis=RedisSettings(url=redis_server.address),
-        partitions=3,
-        topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
-    )
-    place = Place(settings, tmp_path_factory.mktemp("story"))
+    place = new_place(3)
     place.configure(RULES)
-    place.run("topics", "--create")
     place.produce(STORY)
     with place.worker():
         place.run("wait", "--timeout", "60")
