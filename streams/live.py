@@ -6,10 +6,8 @@ never the latest; one that takes nothing for `SEND_SECONDS` is dropped.
 """
 
 import asyncio
-import heapq
-import importlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,22 +15,14 @@ import msgspec
 from redis.asyncio import Redis
 from starlette.types import Receive, Send
 
-from models.catalogue import every_model
 from models.errors import TouchlineError, Unavailable
-from models.money import DECIMALS
 from models.settings import Settings
-from streams.answers import translated
-from streams.tables import key
+from streams.snapshot import FORECAST_SECONDS, Remembered, Row, snapshot
 
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
 SEND_SECONDS = 20.0
 MOST_PAGES = 200
-NEWEST = 20
-FORECAST_SECONDS = 10.0
-FORECAST_MONTHS = 3
-
-Row = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +36,6 @@ _START = {
     ],
 }
 _HEARTBEAT = b"event: alive\ndata: 1\n\n"
-_ADDS_UP = "linear"
-"""A model whose credits add up to the whole, as those of `participation` do not."""
 
 
 class Page:
@@ -91,8 +79,7 @@ class Live:
         self._pages: set[Page] = set()
         self._opened = asyncio.Event()
         self._closing = False
-        self._forecast: list[Row] = []
-        self._forecast_at = -FORECAST_SECONDS
+        self._remembered = Remembered(FORECAST_SECONDS)
 
     def follow(self, settings: Settings) -> None:
         """Go on under other rules."""
@@ -151,7 +138,7 @@ class Live:
     async def _poll(self) -> None:
         wanted = sorted({model for page in self._pages for model in page.models})
         try:
-            read = {**await snapshot(self._redis, self._settings, wanted), "forecast": await self._next_months()}
+            read = await snapshot(self._redis, self._settings, wanted, self._remembered)
         except TouchlineError as error:
             read = {"trouble": str(error), "revenue": {}}
         except Exception:
@@ -162,56 +149,6 @@ class Live:
             if page.models not in encoded:
                 encoded[page.models] = msgspec.json.encode(_part(read, page.models))
             page.offer(encoded[page.models])
-
-    async def _next_months(self) -> list[Row]:
-        """The forecast of this month and the next ones, told anew every few seconds."""
-        now = asyncio.get_running_loop().time()
-        if now - self._forecast_at >= FORECAST_SECONDS:
-            outlook: Any = importlib.import_module("streams.outlook")
-            with translated():
-                self._forecast = await outlook.forecast(self._redis, self._settings, periods=FORECAST_MONTHS)
-            self._forecast_at = now
-        return self._forecast
-
-
-async def snapshot(redis: Redis, settings: Settings, models: Sequence[str]) -> Row:
-    """What the live page shows: pot, pipeline, revenue by channel under each model, newest touches.
-
-    Raises Unavailable when Redis is away.
-    """
-    reports: Any = importlib.import_module("streams.reports")
-    with translated():
-        revenue = {
-            model: await reports.credits(redis, settings, model=model, by="channel", conversion="won")
-            for model in {*models, _ADDS_UP}
-        }
-        pipeline = await reports.pipeline(redis, settings)
-        newest = await newest_touches(redis, settings)
-    return {
-        "currency": settings.currency,
-        "decimals": DECIMALS[settings.currency],
-        "models": list(every_model(settings)),
-        "writeKey": next(iter(settings.web.write_keys), ""),
-        "pot": _pot(revenue[_ADDS_UP]),
-        "pipeline": pipeline,
-        "revenue": revenue,
-        "newest": newest,
-    }
-
-
-async def newest_touches(redis: Redis, settings: Settings) -> list[Row]:
-    """The newest touches of all accounts, newest first; each accounts partition keeps its own."""
-    pipeline = redis.pipeline(transaction=False)
-    for partition in range(settings.partitions):
-        pipeline.lrange(key(settings.tables_of("accounts"), partition, "newest"), 0, NEWEST - 1)
-    lists = await pipeline.execute()
-    touches = (msgspec.json.decode(touch) for each in lists for touch in each)
-    return heapq.nlargest(NEWEST, touches, key=lambda touch: touch["at"])
-
-
-def _pot(rows: Sequence[Row]) -> Row:
-    """All won revenue: what its credits add up to, refunds within."""
-    return {"amount": sum(row["amount"] for row in rows), "count": sum(row["count"] for row in rows)}
 
 
 def _part(read: Row, models: tuple[str, ...]) -> Row:

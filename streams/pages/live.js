@@ -1,7 +1,8 @@
 // The live page: one stream of snapshots in, the same few tables out. No library, no outside request.
 //
 // A snapshot: {currency, decimals, models: [name], writeKey, pot: {amount, count},
-//   pipeline: [{stage, count, amount}], forecast: [{period, total, p10, p90, pot, pipeline, new_business}], revenue: {model: [{channel, count, amount}]}, newest: [touch]}
+//   pipeline: [{stage, count, amount}], revenue: {model: [{channel, count, amount}]}, newest: [touch],
+//   forecast: [month], quarter, warmth: {counts, warmest, cooling}, alerts: [alert]}   see streams/snapshot.py
 // Amounts are minor units; counts of credits are millionths; a touch's `at` is in microseconds.
 // When the totals cannot be read, a snapshot holds `trouble` instead.
 
@@ -69,14 +70,13 @@ function show(state, text) {
 
 const money = (currency, decimals) => {
   const format = new Intl.NumberFormat(undefined, { style: "currency", currency, minimumFractionDigits: decimals, maximumFractionDigits: decimals });
-  return { text: (minor) => format.format(minor / 10 ** decimals), parts: (minor) => format.formatToParts(minor / 10 ** decimals) };
+  return { currency, decimals, text: (minor) => format.format(minor / 10 ** decimals), parts: (minor) => format.formatToParts(minor / 10 ** decimals) };
 };
 const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const percent = new Intl.NumberFormat(undefined, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
 const words = (id) => (id === null || id === undefined || id === "" ? "(none)" : capital(String(id).replaceAll("_", " ")));
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-const monthName = new Intl.DateTimeFormat(undefined, { month: "long", year: "numeric" });
 const deals = (count) => `${number.format(count)} ${count === 1 ? "deal" : "deals"}`;
 
 function since(milliseconds) {
@@ -95,7 +95,9 @@ function render(snapshot) {
   renderChoice(snapshot.models);
   renderRevenue(snapshot.revenue, cash);
   renderStages(snapshot.pipeline, cash);
-  renderForecast(snapshot.forecast ?? [], cash);
+  renderForecast(snapshot, cash);
+  renderWarmth(snapshot.warmth);
+  renderAlerts(snapshot.alerts);
   renderTouches(snapshot.newest);
   renderStart(snapshot);
 }
@@ -199,19 +201,100 @@ function stageRow() {
   return row;
 }
 
-function renderForecast(months, cash) {
-  const most = Math.max(1, ...months.map(({ p90 }) => p90));
-  const told = months.filter(({ p90 }) => p90 > 0);
-  keyed($("forecast"), told, ({ period }) => period, stageRow, (row, { period, total, p10, p90, pot, pipeline, new_business }) => {
-    row.querySelector(".name").textContent = monthName.format(new Date(`${period}-01T00:00:00`));
-    row.querySelector(".amount").textContent = cash.text(total);
-    row.querySelector(".deals").textContent = ` · ${cash.text(p10)} – ${cash.text(p90)}`;
-    row.title = `won ${cash.text(pot)}, from the pipeline ${cash.text(pipeline)}, new business ${cash.text(new_business)}`;
-    const range = row.querySelector(".bar > span");
-    range.style.marginLeft = `${(100 * Math.max(0, p10)) / most}%`;
-    range.style.width = `${(100 * (p90 - Math.max(0, p10))) / most}%`;
+// Each month: what is won, the pipeline and new business end to end, and the range as a line across them.
+function renderForecast({ forecast, quarter, pot, pipeline }, cash) {
+  const known = quarter && (pot.count > 0 || pipeline.length > 0);
+  if (known) sum($("quarter"), cash.parts(quarter.p50));
+  $("quarter-title").textContent = known ? `Forecast ${quarter.period}` : "This quarter";
+  $("quarter-note").textContent = known ? `${compact(quarter.p10, cash)} – ${compact(quarter.p90, cash)}, eight times in ten` : "forecast";
+  const months = known ? forecast : [];
+  const most = Math.max(1, ...months.flatMap(({ total: all, p90 }) => [all, p90]));
+  const share = (amount) => `${(100 * Math.max(0, amount)) / most}%`;
+  keyed($("months"), months, ({ period }) => period, monthRow, (row, month) => {
+    row.cells[0].textContent = monthName(month.period);
+    for (const part of ["pot", "pipeline", "new_business"]) row.querySelector(`.${part}`).style.width = share(month[part]);
+    const range = row.querySelector(".range");
+    range.style.left = share(month.p10);
+    range.style.width = `${(100 * (month.p90 - month.p10)) / most}%`;
+    range.title = `P10 ${cash.text(month.p10)}, P50 ${cash.text(month.p50)}, P90 ${cash.text(month.p90)}`;
+    two(row.cells[2], compact(month.p50, cash), `${compact(month.p10, cash)} – ${compact(month.p90, cash)}`);
   });
-  $("forecast-none").hidden = told.length > 0;
+  $("months-none").hidden = months.length > 0;
+}
+
+const compact = (minor, { currency, decimals }) =>
+  new Intl.NumberFormat(undefined, { style: "currency", currency, notation: "compact", maximumFractionDigits: 1 }).format(minor / 10 ** decimals);
+const monthName = (period) => new Date(`${period}-15T00:00:00Z`).toLocaleDateString(undefined, { month: "short", year: "numeric", timeZone: "UTC" });
+
+function monthRow() {
+  const row = make("tr");
+  const name = make("th");
+  name.scope = "row";
+  const cell = make("td", "parts");
+  const bar = make("span", "stack");
+  bar.setAttribute("aria-hidden", "true");
+  bar.append(make("span", "pot"), make("span", "pipeline"), make("span", "new_business"), make("span", "range"));
+  cell.append(bar);
+  row.append(name, cell, make("td", "value"));
+  return row;
+}
+
+function renderWarmth({ counts, warmest, cooling }) {
+  $("warmth-counts").textContent = ["warm", "warming", "cooling", "cold"].map((state) => `${number.format(counts[state] ?? 0)} ${state}`).join(" · ");
+  keyed($("warmest"), warmest, ({ account }) => account, () => cells(4), (row, each) => {
+    row.cells[0].textContent = each.account;
+    row.cells[1].textContent = number.format(each.score);
+    chip(row.cells[2], each.state, each.rewarmed ? `${each.state} again` : each.state);
+    if (each.cause) two(row.cells[3], words(each.cause.kind), each.cause.campaign ?? words(each.cause.channel));
+    else row.cells[3].textContent = "–";
+  });
+  $("warmest-none").hidden = warmest.length > 0;
+  keyed($("cooling"), cooling, ({ account }) => account, () => cells(3), (row, each) => {
+    two(row.cells[0], each.account, each.next_at ? `${each.next_state} ${since(Date.parse(each.next_at))}` : "");
+    row.cells[1].textContent = number.format(each.score);
+    row.cells[2].textContent = each.since ? since(Date.parse(each.since)) : "–";
+  });
+  $("cooling-none").hidden = cooling.length > 0;
+}
+
+function renderAlerts(alerts) {
+  const before = page.alerted;
+  page.alerted = new Set(alerts.map(({ alertId }) => alertId));
+  keyed($("alerts"), alerts, ({ alertId }) => alertId, () => make("li"), (item, alert) => {
+    const state = make("span", `chip ${alert.to}`);
+    state.textContent = alert.rewarmed ? `${alert.transition} again` : alert.transition;
+    const who = make("strong");
+    who.textContent = alert.account.name ?? alert.account.id;
+    const when = make("time", "minor");
+    when.dateTime = alert.at;
+    when.textContent = since(Date.parse(alert.at));
+    const why = make("span", "minor why");
+    why.textContent = reason(alert);
+    item.replaceChildren(state, who, when, why);
+    item.classList.toggle("fresh", before !== undefined && !before.has(alert.alertId));
+  });
+  $("alerts-none").hidden = alerts.length > 0;
+}
+
+// In words: what lifted the score most, or what came last before it fell.
+function reason({ causes, lastTouches, cooled }) {
+  const touch = causes[0] ?? lastTouches?.[0];
+  if (!touch) return "";
+  const through = [touch.campaign ?? (touch.channel && words(touch.channel)), touch.person].filter(Boolean).join(", ");
+  const again = cooled ? `; had ${cooled.lastTouches?.[0] ? `cooled after ${words(cooled.lastTouches[0].kind).toLowerCase()}` : "cooled"}` : "";
+  return `${words(touch.kind)}${through ? ` (${through})` : ""}${again}`;
+}
+
+function cells(count) {
+  const row = make("tr");
+  row.append(...Array.from({ length: count }, () => make("td")));
+  return row;
+}
+
+function chip(cell, name, text) {
+  const span = make("span", `chip ${name}`);
+  span.textContent = text;
+  cell.replaceChildren(span);
 }
 
 function renderTouches(newest) {
