@@ -14,8 +14,10 @@ from msgspec.structs import replace
 from playwright.async_api import Browser, Page, async_playwright, expect
 from redis.asyncio import Redis
 
+from models.alerts import encode, sample_alert
 from models.settings import Kafka, Settings
 from models.settings import Redis as RedisSettings
+from models.times import to_text
 from streams import config, embedded, topics
 from tests.serving import KEY, served
 
@@ -106,6 +108,20 @@ async def test_a_touch_that_arrives_is_shown_without_a_reload(page: Page, redis:
     for text in ("now", "Form fill", "Paid search", "google", "<b>spring</b>", "acme.com", "ann@acme.com"):
         await expect(row).to_contain_text(text)
     await expect(page.locator("#start")).to_be_hidden()
+
+
+async def test_an_alert_that_arrives_names_the_touch_and_what_had_cooled_the_account(page: Page, redis: Redis) -> None:
+    await redis.lpush("{accounts:0}:alerts", encode(sample_alert("al_1", to_text(time.time_ns() // 1000))))
+
+    item = page.locator("#alerts li")
+    await expect(item).to_have_count(1)
+    for text in ("warmed again", "Web session (spring)", "had cooled after demo"):
+        await expect(item).to_contain_text(text)
+
+
+async def test_without_deals_and_scores_the_cards_say_so(page: Page) -> None:
+    for none in ("#months-none", "#alerts-none", "#warmest-none", "#cooling-none", "#stages-none"):
+        await expect(page.locator(none)).to_be_visible()
 
 
 async def test_choosing_a_model_is_kept_in_the_address(page: Page) -> None:
