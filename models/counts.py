@@ -47,6 +47,10 @@ def values_in(field: str) -> list[Any]:
     return _decode(field)
 
 
+SHARED = "shared"
+"""Table: `visitor` or `user` NUL id → how many people (or e-mails) it names, where these are too many for one."""
+
+
 def add_counts(counts: Counts, counted: Counted, sign: int = 1) -> None:
     """Add (`sign` 1) or take back (−1) what was counted."""
     for count, numbers in counted:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from models.counts import SHARED, Count, Counted
 from models.deals import Deal, fold
 from models.entity import Conflict, Contents, Outcome, put, reports, take
 from models.facts import (
@@ -167,7 +168,7 @@ class Person:
     """One person id: what children report of it, and where it reports to."""
 
     __slots__ = (
-        "_changed", "_group", "_known", "_links_changed", "_own", "_parent", "_rules", "_said", "_watched",
+        "_changed", "_group", "_known", "_links_changed", "_own", "_parent", "_rules", "_said", "_shared", "_watched",
         "name", "parts", "tag",
     )  # fmt: skip
 
@@ -183,6 +184,7 @@ class Person:
         self._known = self._first_named()
         self._parent, self._own = self._target(), self._contents()
         self._watched = self._watchers()
+        self._shared = self._shares()
 
     def apply(self, topic: str, fact: Fact) -> Conflict | None:
         """Take a contact-change."""
@@ -233,8 +235,23 @@ class Person:
         changes, messages = self._group.flush()
         stored = {**self._changed, **changes}
         messages.extend(self._reports())
+        counts = self._share_counts(self._shared) if self._links_changed else ()
+        self._shared = self._shares()
         self._changed, self._links_changed = {}, False
-        return Outcome(stored, messages)
+        return Outcome(stored, messages, counts)
+
+    def counts(self) -> Counted:
+        """All that the id's state adds to the counts."""
+        return self._share_counts(0)
+
+    def _shares(self) -> int:
+        """How many e-mails the user id is linked to; 0 where one can be linked to so many."""
+        emails = {link.target for link in self._links() if "@" in link.target and "@" not in self.name}
+        return len(emails) if len(emails) > self._rules.settings.identity.emails_per_user_id else 0
+
+    def _share_counts(self, counted: int) -> Counted:
+        change = self._shares() - counted
+        return [(Count(SHARED, f"user\0{self.name}"), (change,))] if change else ()
 
     def _reports(self) -> Iterator[Message]:
         parent, contents = self._target(), self._contents()

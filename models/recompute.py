@@ -31,7 +31,7 @@ from models.conversions import (
     path_of_credits,
     without_zeros,
 )
-from models.counts import Count, Counts, add_counts, table_of, without_zero_counts
+from models.counts import SHARED, Count, Counts, Numbers, add_counts, table_of, without_zero_counts
 from models.deals import Conversion, Deal, booked_as, conversions_of, fold, won_at
 from models.errors import BadInput
 from models.facts import (
@@ -176,6 +176,7 @@ def recompute(
     _book_uses(filing, kept, people, accounts, rules)
     filing.end()
     _book_visitors(books, kept, people, rules)
+    add_counts(books.counts, _shared(people, rules))
     books.cells = without_zeros(books.cells)
     books.counts = without_zero_counts(books.counts)
     return books
@@ -288,13 +289,17 @@ class _Mark(NamedTuple):
 
 
 class _Visitor(NamedTuple):
-    """A visitor's hits by session, its form fills, and whom it was identified as; all oldest first."""
+    """A visitor's hits by session, its form fills, and whom it was identified as; all oldest first.
+
+    `crowd` is how many people that are, where it is too many for one visitor.
+    """
 
     name: str
     sessions: list[list[Hit]]
     fills: list[FormFill]
     withdrawn: set[str]
     marks: list[_Mark]
+    crowd: int
 
     def owner_at(self, at: int) -> str | None:
         """Whose a visit starting then is: the last identified by then, else the first ever."""
@@ -372,8 +377,8 @@ class _People:
         sessions = cut(sorted(kept.of(PAGE_VIEWS).get(name, {}).values()), kept.rules)
         fills = list(kept.of(FORM_FILLS).get(name, {}).values())
         people = {self.root(mark.person) for mark in marks}
-        shared = len(people) > kept.rules.settings.identity.persons_per_visitor
-        self.visitors.append(_Visitor(name, sessions, fills, withdrawn, [] if shared else marks))
+        crowd = len(people) if len(people) > kept.rules.settings.identity.persons_per_visitor else 0
+        self.visitors.append(_Visitor(name, sessions, fills, withdrawn, [] if crowd else marks, crowd))
 
 
 def _withdrawn(kept: _Facts, visitor: str) -> set[str]:
@@ -766,6 +771,20 @@ def _book_visitors(books: Books, kept: _Facts, people: _People, rules: Rules) ->
         begins = null_path_begins(None, own[-1].at if own else None, rules.lookback["lead"])
         channels = [each.channel for each in own if each.at >= begins]
         add_counts(books.counts, path_counts("lead", channels, NULL, rules.settings.markov_order))
+
+
+def _shared(people: _People, rules: Rules) -> Iterator[tuple[Count, Numbers]]:
+    """Visitors of too many people, user ids of too many e-mails."""
+    for visitor in people.visitors:
+        if visitor.crowd:
+            yield Count(SHARED, f"visitor\0{visitor.name}"), (visitor.crowd,)
+    emails: dict[str, set[str]] = defaultdict(set)
+    for link in people.links:
+        if "@" in link.target and "@" not in link.source:
+            emails[link.source].add(link.target)
+    for name, named in emails.items():
+        if len(named) > rules.settings.identity.emails_per_user_id:
+            yield Count(SHARED, f"user\0{name}"), (len(named),)
 
 
 def _journey_of(deal: Deal, journey: Iterable[Owned], accounts: _Accounts, rules: Rules) -> list[Touch]:

@@ -14,7 +14,7 @@ import msgspec
 
 from models.bots import STORM_HITS, STORM_SPAN, Aside, is_storm, said_of
 from models.channels import Origin
-from models.counts import Counted
+from models.counts import SHARED, Count, Counted
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink, Verdict
 from models.facts import Hit as HitFact
@@ -119,9 +119,9 @@ class Visitor:
     """One visitor's state; see `Entity` for what a lane does with it."""
 
     __slots__ = (
-        "_all_stale", "_aside", "_changed", "_counted_path", "_dirty", "_gone", "_ids", "_is_hot", "_marks", "_site",
-        "_storms", "alias_marks", "fills", "identifications", "name", "owned", "roots", "sessions", "tag", "told",
-        "unlinks", "verdicts",
+        "_all_stale", "_aside", "_changed", "_counted_crowd", "_counted_path", "_dirty", "_gone", "_ids", "_is_hot",
+        "_marks", "_site", "_storms", "alias_marks", "fills", "identifications", "name", "owned", "roots", "sessions",
+        "tag", "told", "unlinks", "verdicts",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, site: Site) -> None:
@@ -148,6 +148,7 @@ class Visitor:
         self._all_stale = False
         self._counted_path: list[str] | None = None
         self.told: Contents = self._contents()
+        self._counted_crowd = self._crowd() if self.told else 0
         if self._identified:
             for session in self.sessions:
                 session.reported = self._session_report(session)
@@ -569,12 +570,22 @@ class Visitor:
 
     def _is_shared(self) -> bool:
         """More people than one visitor can be: all its identifications lapse."""
+        return self._crowd() > 0
+
+    def _crowd(self) -> int:
+        """How many people the visitor is, counted after merging; 0 where one visitor can be so many."""
         most = self._site.rules.settings.identity.persons_per_visitor
         persons = self._persons() if len(self.marks()) > most else ()
         if len(persons) <= most:
-            return False
+            return 0
         roots = dict(self.roots.values())
-        return len({roots.get(person, person) for person in persons}) > most
+        people = len({roots.get(person, person) for person in persons})
+        return people if people > most else 0
+
+    def _crowd_counts(self, counted: int) -> Counted:
+        """What the visitor's place among the shared ones changes by, where it is counted as so many people."""
+        change = self._crowd() - counted
+        return [(Count(SHARED, f"visitor\0{self.name}"), (change,))] if change else ()
 
     # --- on no way to a lead ---------------------------------------------------------
 
@@ -615,7 +626,8 @@ class Visitor:
 
     def counts(self) -> Counted:
         """All that the visitor's state adds to the counts."""
-        return replaced_path("lead", [], self._null_path(), self._site.rules.settings.markov_order)
+        path = replaced_path("lead", [], self._null_path(), self._site.rules.settings.markov_order)
+        return (*path, *self._crowd_counts(0))
 
     def _path_changes(self) -> Counted:
         """What the counts of null paths change by."""
@@ -637,12 +649,15 @@ class Visitor:
             told = self._contents()
             messages = list(reports(_merge(old, self.told), _merge(new, told), self.tag))
             self.told = told
+            crowds = self._crowd_counts(self._counted_crowd)
+            self._counted_crowd = self._crowd()
+            return self._flushed(messages, crowds)
         return self._flushed(messages)
 
-    def _flushed(self, messages: list[Message]) -> Outcome:
+    def _flushed(self, messages: list[Message], crowds: Counted = ()) -> Outcome:
         changes = self._stored_changes()
         self._changed, self._gone, self._dirty, self._all_stale = {}, [], {}, False
-        return Outcome(changes, messages, self._path_changes())
+        return Outcome(changes, messages, (*crowds, *self._path_changes()))
 
     def _stored_changes(self) -> Changes:
         changes: Changes = {session.stored: None for session in self._gone if session.stored}

@@ -108,6 +108,7 @@ def account_document(found: Account, rules: Rules) -> Document:
         "last_touch": touch_row(*touches[-1]) if touches else None,
         "touches": {"total": len(touches), **_counted(owned.touch for owned in touches)},
         "contacts": _contacts(touches),
+        "usage": {event: sum(days.values()) for event, days in sorted(found.uses.items())},
         "deals": [deal_row(each, found.name, rules) for each in sorted(found.deals.values(), key=_by_creation)],
         "success": _success(found, rules),
     }

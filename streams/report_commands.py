@@ -235,6 +235,20 @@ def attributes(style: Style) -> None:
 
 @report.command()
 @in_style
+def shared(style: Style) -> None:
+    """Visitors of too many people, user ids of too many e-mails: their links have lapsed."""
+    show(on_tables(reports.shared), style, ("kind", "id", "names"))
+
+
+@report.command()
+@in_style
+def usage(style: Style) -> None:
+    """How often the product was used, by day and event."""
+    show(on_tables(reports.usage), style, ("day", "event", "count"))
+
+
+@report.command()
+@in_style
 def waiting(style: Style) -> None:
     """What is not in the totals yet, and what it waits for."""
     show(on_tables(reports.waiting), style, ("kind", "deal", "refund", "reason"))

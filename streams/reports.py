@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from models.catalogue import STAGE, conversion_kinds
+from models.counts import SHARED
 from models.errors import Unavailable
 from models.filters import ATTRIBUTES, Where, parts_of
 from models.lanes import LANES
 from models.pipeline import NAMED, PIPELINE
 from models.settings import Settings
 from models.stages import naming_tables, stage_places
+from models.usage import USES
 from streams import committees, earned, journeys
 from streams import warmth as warmths
 from streams.filtered import read_filtered_counts
@@ -56,6 +58,21 @@ async def attributes(redis: Any, settings: Settings) -> list[Row]:
     rows = [(*parts_of(label), number) for label, (number,) in labels.items()]
     ordered = sorted(rows, key=lambda row: (row[0], -row[2], row[1]))
     return [{"attribute": name, "value": value, "accounts": number} for name, value, number in ordered]
+
+
+async def shared(redis: Any, settings: Settings) -> list[Row]:
+    """Rows {kind, id, names}: visitors of too many people and user ids of too many e-mails, whose links lapse."""
+    counted = (await read_counts(redis, settings, [SHARED]))[SHARED]
+    rows = [(*field.partition("\0")[::2], number) for field, (number,) in counted.items()]
+    ordered = sorted(rows, key=lambda row: (row[0], -row[2], row[1]))
+    return [{"kind": kind, "id": name, "names": number} for kind, name, number in ordered]
+
+
+async def usage(redis: Any, settings: Settings) -> list[Row]:
+    """Rows {day, event, count} of product usage, oldest first."""
+    counted = (await read_counts(redis, settings, [USES]))[USES]
+    rows = sorted((*field.partition("\0")[::2], number) for field, (number,) in counted.items())
+    return [{"day": day, "event": event, "count": number} for day, event, number in rows]
 
 
 async def waiting(redis: Any, settings: Settings) -> list[Row]:

@@ -50,7 +50,7 @@ SPREAD_BYTES = 4096
 """An entity larger than this is kept as a hash, so that one more part costs the same."""
 NEWEST = 20
 NEWEST_ALERTS = 200
-COUNTING_LANES = ("visitors", "accounts")
+COUNTING_LANES = ("visitors", "members", "accounts")
 """The lanes that keep counts."""
 MOST_DUE = 500
 _MOST_ARGUMENTS = 4000

@@ -37,6 +37,7 @@ from models.counts import Count, Counts, add_counts, without_zero_counts
 from models.errors import BadInput
 from models.facts import decode, key_of
 from models.lanes import LANES
+from models.members import Person
 from models.partitions import partition_of
 from models.profiles import NOBODY, Profile
 from models.recompute import RawFact as RecordedFact
@@ -865,6 +866,8 @@ class Simulation:
         site = site_of(self.rules)
         for name, parts in self.entities("visitors", "visitor"):
             add_counts(books.counts, Visitor(name, parts, site).counts())
+        for name, parts in self.entities("members", "person"):
+            add_counts(books.counts, Person(name, parts, self.rules).counts())
         for name, parts in self.entities("accounts", "account"):
             account = Account(name, parts, self.rules)
             if not account.parent:  # else it books nothing and has handed everything on

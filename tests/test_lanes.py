@@ -16,6 +16,7 @@ from models.accounts import Account, Totals
 from models.counts import add_counts
 from models.journeys import Journey
 from models.lanes import AnyEntity, Item, builder, lane_of, opened, read, sought_in, step
+from models.members import Person
 from models.profiles import NOBODY, Profile
 from models.recompute import recompute
 from models.reports import Message, Parts, pack
@@ -96,7 +97,7 @@ class Lanes:
             entity = self.build(name, dict(parts))
             if isinstance(entity, Account) and not entity.parent:
                 totals.add(entity.totals())
-            elif isinstance(entity, Visitor):
+            elif isinstance(entity, Visitor | Person):
                 add_counts(totals.counts, entity.counts())
         return totals.without_zeros()
 

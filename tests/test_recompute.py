@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from models.attribution import PARTICIPATION
 from models.catalogue import OPEN, STAGE
 from models.conversions import Cells, numbers_of
+from models.counts import SHARED, Count
 from models.custom import CustomModel
 from models.errors import BadInput
 from models.filters import label_in
@@ -292,6 +293,7 @@ def test_more_persons_than_a_visitor_may_be_end_all_its_identifications():
     facts = [hit(days[0]), *(identify(at, f"p{at[:10]}@acme.com", message=at) for at in days)]
 
     assert not recompute(facts, rules(1)).journeys
+    assert recompute(facts, rules(1)).counts[Count(SHARED, "visitor\0v1")] == (3,)
     assert recompute(facts[:-1], rules(1)).journeys
 
 
