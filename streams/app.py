@@ -161,7 +161,7 @@ class Lanes(Service):
         swept = time.perf_counter()
         while not self.should_stop:
             await self.sleep(SWEEP_SECONDS)
-            if not self._backlog.is_seen() or time.perf_counter() - swept > BUSY_SWEEP_SECONDS:
+            if not self._backlog.is_seen(SWEEP_SECONDS) or time.perf_counter() - swept > BUSY_SWEEP_SECONDS:
                 gc.collect(1)
                 swept = time.perf_counter()
 

@@ -47,7 +47,7 @@ LARGEST_REQUEST_BYTES = 48 * 1024 * 1024
 DRAIN_SECONDS = 6.0
 BACKLOG_RECORDS = 500
 """Fewer than these are no backlog for others to wait for, however slowly they are taken."""
-BUSY_SECONDS = 0.3
+BUSY_SECONDS = 0.5
 PREFETCH_BACKOFF_SECONDS = 0.02
 """How long a partition's waiting records keep others from being fetched."""
 LINGER_SECONDS, MOST_LINGERS = 0.1, 30
@@ -114,9 +114,9 @@ class Backlog(msgspec.Struct):
 
     seen_at: float = float("-inf")
 
-    def is_seen(self) -> bool:
-        """Is there one, as far as anybody knows?"""
-        return time.perf_counter() - self.seen_at < BUSY_SECONDS
+    def is_seen(self, within_seconds: float = BUSY_SECONDS) -> bool:
+        """Is there one, as far as anybody knows; or was there, so many seconds ago?"""
+        return time.perf_counter() - self.seen_at < within_seconds
 
 
 class LaneService:
