@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
+from models.ids import snake
 from models.settings import ChannelRule
 
 
@@ -96,6 +97,8 @@ DEFAULT_RULES = (
 )
 _CONDITIONS = ("source", "medium", "campaign", "term", "content", "click_id", "referrer", "kind")
 
+_WILD = re.compile(r"[*?\[]")
+
 Classify = Callable[[Origin, str], str]
 
 
@@ -119,10 +122,15 @@ def classifier(rules: Iterable[ChannelRule], kind_of: Callable[[str], str | None
 def _compile(rule: ChannelRule) -> list[tuple[str, re.Pattern[str]]]:
     wanted = ((name, getattr(rule, name)) for name in (*_CONDITIONS, "source_kind", "referrer_kind"))
     return [
-        (name, re.compile("|".join(translate(pattern.lower()) for pattern in patterns)))
+        (name, re.compile("|".join(translate(_as_of(name, pattern)) for pattern in patterns)))
         for name, patterns in wanted
         if patterns
     ]
+
+
+def _as_of(condition: str, pattern: str) -> str:
+    """The pattern in the form of what it is compared with."""
+    return snake(pattern) if condition == "kind" and not _WILD.search(pattern) else pattern.lower()
 
 
 def _holds(conditions: list[tuple[str, re.Pattern[str]]], values: dict[str, str]) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 
 from models.attribution import BUILT_IN, MARKOV, Path, Weights, time_decay_weights, whole
 from models.errors import BadInput
+from models.ids import snake
 from models.times import DAY
 
 POSITIONS = ("first", "last", "lead", "opportunity", "close", "rest")
@@ -136,8 +137,7 @@ def _normalised(model: CustomModel) -> CustomModel:
 
 
 def _as_of(trait: str, name: str) -> str:
-    lower = name.strip().lower()
-    return "_".join(lower.replace("-", " ").split()) if trait in ("kind", "channel") else lower
+    return snake(name) if trait in ("kind", "channel") else name.strip().lower()
 
 
 # --- what touches weigh -----------------------------------------------------------------

@@ -7,7 +7,6 @@ invalid field is refused as a whole. `decode` is the one way in.
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from models.errors import BadInput
 from models.identity import as_text, person_id
+from models.ids import snake
 from models.money import parse_amount, parse_currency, to_minor
 from models.settings import Settings
 from models.times import DAY, parse_instant, to_text
@@ -582,13 +582,6 @@ def _clean(text: str | None) -> str | None:
 
 def _lower(text: str | None) -> str | None:
     return (text.strip().lower() or None) if text else None
-
-
-@lru_cache(maxsize=4096)
-def snake(text: str) -> str:
-    """An id in our form: lower case, other than letters and digits become one underscore."""
-    words = "".join(char if char.isalnum() else " " for char in text.lower()).split()
-    return "_".join(words)
 
 
 def _read_touch(raw: _Touch, value: bytes, at: int, settings: Settings) -> TouchFact:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from models.alerts import Alert, Attribute
+from models.ids import snake
 from models.profiles import compared
 from models.routing import Route
 from models.times import parse_instant
@@ -33,7 +34,7 @@ def matches(route: Route, alert: Alert, open_amount: Decimal) -> bool:
         and _is_among(route.owner, (alert.account.owner,))
         and _is_among(route.cause_teams, (touch.team for touch in alert.touches))
         and _is_among(route.cause_channels, (touch.channel for touch in alert.touches))
-        and _is_among(route.cause_kinds, (touch.kind for touch in alert.touches))
+        and _is_among(tuple(snake(kind) for kind in route.cause_kinds), (touch.kind for touch in alert.touches))
         and _is_among(route.cause_campaigns, (touch.campaign for touch in alert.touches))
         and route.open_deal in (None, bool(alert.deals))
         and (route.min_amount is None or open_amount >= route.min_amount)

@@ -1,9 +1,7 @@
 """Hits → sessions → web touches, always those of all hits known."""
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -162,12 +160,10 @@ def sources_of(session: Sequence[Hit]) -> Sources:
 
 def web_touches(session: Sequence[Hit], visitor: str, rules: Rules) -> list[Touch]:
     """A session's touches, oldest first: one for each source, else one that is direct."""
-    opened = list(sources_of(session).opened.values())
-    if not opened and rules.settings.direct_touches:
-        opened = [Opened(session[0], DIRECT)]
     return [
         site_touch(hit.at, hit.id, WEB_SESSION, origin, hit.path, visitor, rules, hot=_saw_hot(seen, rules))
-        for (hit, origin), seen in zip(opened, seen_under([each.hit for each in opened], session), strict=True)
+        for (hit, origin), seen in seen_under(session)
+        if origin is not DIRECT or rules.settings.direct_touches
     ]
 
 
@@ -192,10 +188,19 @@ def _saw_hot(seen: Sequence[Hit], rules: Rules) -> bool:
     return any(rules.is_hot(hit.path) for hit in seen)
 
 
-def seen_under(opening: Sequence[Hit], session: Sequence[Hit]) -> Iterator[Sequence[Hit]]:
-    """For each of the hits that open a touch, oldest first: those from it to the next such hit."""
-    begins = [bisect_left(session, hit[:2], key=lambda each: each[:2]) for hit in opening]
-    return (session[begin:end] for begin, end in pairwise([*begins, len(session)]))
+def seen_under(session: Sequence[Hit]) -> list[tuple[Opened, list[Hit]]]:
+    """The sources of a session, oldest first, each with the hits during which it was current.
+
+    Hits before the first source are under none; a session without any is under a direct arrival.
+    """
+    sources = Sources()
+    seen: dict[str, list[Hit]] = {}
+    for hit in session:
+        sources.take(hit)
+        if sources.current is not None:
+            seen.setdefault(sources.current.hit.id, []).append(hit)
+    opened = [(each, seen[each.hit.id]) for each in sources.opened.values()]
+    return opened or [(Opened(session[0], DIRECT), list(session))]
 
 
 def current_source(session: Sequence[Hit], order: tuple[int, str]) -> Opened:

@@ -23,6 +23,7 @@ import msgspec
 
 from models.alerts import Name, State
 from models.decay import BITS, decay_tables, power
+from models.ids import snake
 from models.settings import Warmth
 from models.times import DAY, END_OF_TIME, HOUR
 
@@ -116,7 +117,8 @@ class Scale:
         self.warm, self.warming, self.cooling, self.cold = (
             fixed(each) for each in (settings.warm, settings.warming, settings.cooling, settings.cold)
         )
-        self._weights = {kind: fixed(weight) // 64 for kind, weight in {**WEIGHTS, **settings.weights}.items()}
+        own = {snake(kind): weight for kind, weight in settings.weights.items()}
+        self._weights = {kind: fixed(weight) // 64 for kind, weight in {**WEIGHTS, **own}.items()}
         self._tables = decay_tables(self.half_life)
 
     def weight(self, kind: str) -> int:
@@ -265,34 +267,33 @@ def _cease(course: Course, at: float) -> str | None:
 def _meet(course: Course, at: int, touches: Sequence[Touched], scale: Scale) -> None:
     """The touches of one instant, after time has passed until just before it."""
     before = len(course.active)
-    _cease(course, at)
     course.total = scale.decayed(course.total, at - course.at)
     course.at = at
-    alone = course.total * factor(len(course.active))
-    if course.low is None or alone <= course.low[0]:
-        course.low = (alone, at)
+    left = course.total * factor(before)
+    if course.low is None or left <= course.low[0]:
+        course.low = (left, at)
+    _cease(course, at)
     for touch in touches:
         course.active.pop(touch.person, None)
         course.active[touch.person] = at
-    left = course.total * factor(before)
     course.total += sum(touch.weight for touch in touches)
     score = course.total * factor(len(course.active))
-    _turn(course, _Moment(at, score, before, alone, left), scale)
+    _turn(course, _Moment(at, score, before, left, is_touched=True), scale)
 
 
 class _Moment(NamedTuple):
     """An instant at which the state may change: the score, and the persons active just before.
 
-    `alone` is the score without the touches of this instant (None: there are none),
-    `left` what the score came to just before it.
+    `left` is what the score came to just before it, someone included whose activity ends
+    at this very instant.
     """
 
     at: int
     score: int
     active_before: int
-    alone: int | None = None
     left: int | None = None
     inactive: str | None = None
+    is_touched: bool = False
 
 
 def _turn(course: Course, moment: _Moment, scale: Scale) -> None:
@@ -329,7 +330,7 @@ def _next_state(state: State, moment: _Moment, scale: Scale) -> State:
             return WARMING if score >= scale.warming else COLD
         case "warm" if scale.cold <= score < scale.cooling:
             return COOLING
-        case "cooling" if moment.alone is not None and moment.alone < scale.warming <= score:
+        case "cooling" if moment.is_touched and (moment.left or 0) < scale.warming <= score:
             return WARMING
     return COLD if score < scale.cold else state
 

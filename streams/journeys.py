@@ -1,6 +1,7 @@
 """One deal or one account opened up: its touches, whose they are, and what they earned."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 from models.accounts import Account, Booked
@@ -14,7 +15,7 @@ from models.markov import UNIT
 from models.members import DealRecord, Person
 from models.reports import Parts, id_in
 from models.rules import Rules
-from models.sessions import Hit, seen_under, sources_of
+from models.sessions import Hit, seen_under
 from models.settings import Settings
 from models.times import SECOND, to_text
 from models.touches import WEB_SESSION, Touch
@@ -241,7 +242,7 @@ def _by_creation(deal: Deal) -> tuple[int, str]:
 
 
 class Visit(NamedTuple):
-    """What a web touch saw: the hits from its own to the next touch of the session."""
+    """What was seen under a web touch: the pages while its source was current."""
 
     touch: str
     paths: list[str]
@@ -266,12 +267,11 @@ def _visits_in(parts: Parts) -> Iterator[Visit]:
 
 
 def visits_of(hits: Sequence[Hit]) -> Iterator[Visit]:
-    """A session's hits by the touch in whose course they were made.
+    """A session's hits by the touch under whose source they were made.
 
-    Time on site is from a touch's hit to the next touch's, or to the session's last hit.
+    Time on site is from each of these hits to the next hit of the session.
     """
-    opened = [each.hit for each in sources_of(hits).opened.values()] or [hits[0]]
-    seen = list(seen_under(opened, hits))
-    ends = [*(following[0] for following in seen[1:]), hits[-1]]
-    for under, end in zip(seen, ends, strict=True):
-        yield Visit(under[0].id, [hit.path for hit in under], (end.at - under[0].at) / SECOND)
+    spent = {hit.id: following.at - hit.at for hit, following in pairwise(hits)}
+    for opened, seen in seen_under(hits):
+        seconds = sum(spent.get(hit.id, 0) for hit in seen) / SECOND
+        yield Visit(opened.hit.id, [hit.path for hit in seen], seconds)

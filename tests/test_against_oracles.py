@@ -471,22 +471,21 @@ def test_accounts_warm_and_cool_as_the_rules_say() -> None:
         assert {account: told for account, told in ours.items() if told} == {
             account: told
             for account, touches in theirs.journeys.items()
-            if (told := [(each.at, each.name) for each in their_warmth(touches, books.journeys.get(account, []), law)])
+            if (told := [(each.at, each.name) for each in their_warmth(touches, law)])
         }, seed
 
 
-def their_warmth(touches: list[oracle.Touch], ours: list[tuple[str, Any]], law: Rules) -> list[Any]:
-    """An account's transitions. Which web touch a hot page was seen under is the product's to say, as long as the two
-    read a return to an earlier source differently."""
+def their_warmth(touches: list[oracle.Touch], law: Rules) -> list[Any]:
+    """An account's transitions."""
     warmth = law.settings.warmth
-    hot = {(touch.id, touch.visitor) for _, touch in ours if touch.hot}
-    weights = {**oracle_warmth.WEIGHTS, **{kind: int(weight) for kind, weight in warmth.weights.items()}}
+    own = {kind.replace(" ", "_"): int(weight) for kind, weight in warmth.weights.items()}
+    weights = {**oracle_warmth.WEIGHTS, **own}
     thresholds = (Decimal(str(each)) for each in (warmth.warm, warmth.warming, warmth.cooling, warmth.cold))
     scale = oracle_warmth.Law(Decimal(str(warmth.half_life_days)) * DAY, 30 * DAY, *thresholds)
     weighed = [
         oracle_warmth.Push(
             each.at,
-            Decimal(3) if (each.id, each.visitor) in hot else oracle_warmth.weight_of(each, weights, ()),
+            oracle_warmth.weight_of(each, weights),
             each.owner or "",
             each.id,
         )

@@ -24,6 +24,8 @@ def seen(minute: int, page: str) -> RawFact:
         (["/?next=/pricing"], {"m0": False}),
         (["/?utm_source=news", "/a", "/?utm_source=expo", "/compare"], {"m0": False, "m2": True}),
         (["/?utm_source=news", "/pricing", "/?utm_source=expo", "/b"], {"m0": True, "m2": False}),
+        (["/?utm_source=news", "/?utm_source=expo", "/pricing?utm_source=news"], {"m0": True, "m1": False}),
+        (["/?utm_source=news", "/?utm_source=expo", "/?utm_source=news", "/demo"], {"m0": True, "m1": False}),
         (["/pricing", "/?utm_source=news"], {"m1": False}),
     ],
 )

@@ -397,18 +397,19 @@ def test_null_is_none_and_last_among_equals() -> None:
     assert [value for (_, value), _ in earned._sorted(sums)] == ["a", "b", None]
 
 
-def test_each_touch_of_a_session_has_the_pages_up_to_the_next() -> None:
+def test_each_touch_of_a_session_has_the_pages_seen_while_its_source_was_current() -> None:
     ad, news = Origin("google", "cpc", "", "", ""), Origin("news", "email", "", "", "")
     hits = [
         Hit(0, "a", ad, "/", None),
         Hit(MINUTE, "b", None, "/pricing", None),
         Hit(3 * MINUTE, "c", news, "/blog", None),
         Hit(4 * MINUTE, "d", ad, "/demo", None),
+        Hit(6 * MINUTE, "e", None, "/", None),
     ]
 
     assert [tuple(visit) for visit in visits_of(hits)] == [
-        ("a", ["/", "/pricing"], 180.0),
-        ("c", ["/blog", "/demo"], 60.0),
+        ("a", ["/", "/pricing", "/demo", "/"], 300.0),
+        ("c", ["/blog"], 60.0),
     ]
 
 

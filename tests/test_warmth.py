@@ -55,6 +55,24 @@ def test_a_demo_and_a_form_fill_warm_and_cool_again_at_their_exact_instants() ->
     assert (found[0].before, found[0].after, found[0].low, found[0].low_at) == (0, 20, 0, T0)
 
 
+def test_weights_are_given_to_kinds_as_facts_write_them() -> None:
+    scale = Scale(Warmth(weights={"Lunch & Learn": 7, "web session": 2}))
+
+    assert [scale.weight(kind) for kind in ("lunch_learn", "web_session")] == [fixed(7) // 64, fixed(2) // 64]
+
+
+def test_someone_active_until_a_touch_counts_just_before_it() -> None:
+    found = history(
+        touch(30, 10, "bob"),
+        Touched(T0 + 45 * DAY, "ann", fixed(5) // 64),
+        Touched(T0 + 45 * DAY + 1, "ann", fixed(15) // 64),
+        Touched(T0 + 61 * DAY + 1, "bob", fixed(6) // 64),
+        Touched(T0 + 75 * DAY + 1, "bob", fixed(15) // 64),
+    )
+
+    assert ("warming", 75 * DAY + 1) not in told(found)
+
+
 def test_exactly_a_threshold_is_not_below_it() -> None:
     assert told(history(touch(0, 10))) == [("warming", 0), ("cooled", HALF + 1)]
 
@@ -144,9 +162,9 @@ def test_impossible_settings_are_refused(warmth: Warmth) -> None:
 
 
 def score(touches: list[tuple[int, str, Decimal]], at: int, before: bool = False) -> Decimal:
-    """The score at an instant, or as it would be then without that instant's touches."""
+    """The score at an instant, or just before it."""
     seen = [each for each in touches if each[0] < at + (not before)]
-    active = {person for time, person, weight in seen if at - ACTIVE < time and weight > 0}
+    active = {person for time, person, weight in seen if at - ACTIVE < time + before and weight > 0}
     factor = min(Decimal(2), Decimal("1.25") ** max(len(active) - 1, 0))
     return factor * sum((w * Decimal(2) ** (-Decimal(at - time) / HALF) for time, _, w in seen), Decimal(0))
 
