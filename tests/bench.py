@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from tests import bench_accounts, bench_alerts, bench_measures
+from tests import bench_accounts, bench_alerts, bench_measures, bench_reports
 from tests.bench_measures import RUNS, TOUCH_ROUNDS, Bench
 from tests.bench_rig import ROOT, Figure, Rig, rig
 
@@ -32,8 +32,18 @@ FILE = ROOT / "BENCH.md"
 PACKAGES = ("aiokafka", "faust-streaming", "redis", "hiredis", "msgspec", "orjson", "uvloop")
 KAFKA_VERSION = "4.1.1"
 
-MEASUREMENTS = {**bench_measures.MEASUREMENTS, **bench_accounts.MEASUREMENTS, **bench_alerts.MEASUREMENTS}
-LIMIT_SECONDS = {**bench_measures.LIMIT_SECONDS, **bench_accounts.LIMIT_SECONDS, **bench_alerts.LIMIT_SECONDS}
+MEASUREMENTS = {
+    **bench_measures.MEASUREMENTS,
+    **bench_accounts.MEASUREMENTS,
+    **bench_alerts.MEASUREMENTS,
+    **bench_reports.MEASUREMENTS,
+}
+LIMIT_SECONDS = {
+    **bench_measures.LIMIT_SECONDS,
+    **bench_accounts.LIMIT_SECONDS,
+    **bench_alerts.LIMIT_SECONDS,
+    **bench_reports.LIMIT_SECONDS,
+}
 
 Results = dict[str, list[Figure] | str]
 """The figures of each measurement; a text when it failed."""

@@ -9,10 +9,10 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 
 from models.settings import Settings
-from models.times import to_text
 from streams.config import kafka_options
 from streams.topics import full_name
 from tests import bench_facts
+from tests.bench_facts import iso
 from tests.bench_load import load
 from tests.bench_measures import LOAD_A_SECOND, RUNS, Bench
 from tests.bench_rig import Figure
@@ -52,7 +52,7 @@ async def _delays(settings: Settings, kafka: AIOKafkaProducer, receiver: Receive
         account = f"alert-{run}-{number}.com"
         fact = {
             "touchId": account,
-            "timestamp": to_text(time.time_ns() // 1000),
+            "timestamp": iso(int(time.time() * 1000)),
             "person": f"ann@{account}",
             "kind": "demo",
         }
