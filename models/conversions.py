@@ -46,6 +46,7 @@ DIMENSIONS = (
 )
 """A value of `funnel_channel` is the funnel stage and the channel, such as `awareness:email`."""
 NO_ROLE = "none"
+_MONTH = len("2026-04")
 _PARTICIPATION = 2 * BUILT_IN.index(PARTICIPATION)
 """Where a cell keeps the counts of the one model that does not add up."""
 
@@ -300,6 +301,23 @@ def last_converted(conversions: Iterable[Conversion]) -> dict[str, int]:
         if conversion.counted and conversion.amount is not None:
             last[conversion.kind] = max(conversion.at, last.get(conversion.kind, conversion.at))
     return last
+
+
+# --- months -----------------------------------------------------------------------------
+
+
+def by_month(cells: Mapping[Cell, int]) -> Cells:
+    """The cells added up by month, which stands where a cell has its day: long periods are read from these."""
+    months: Cells = {}
+    for (conversion, dimension, day, value), numbers in cells.items():
+        cell = _cell((conversion, dimension, day[:_MONTH], value))
+        months[cell] = months.get(cell, 0) + numbers
+    return months
+
+
+def is_of_month(cell: Cell) -> bool:
+    """Is the cell that of a month rather than a day?"""
+    return len(cell.day) == _MONTH
 
 
 # --- vectors ----------------------------------------------------------------------------

@@ -63,8 +63,12 @@ class Period(NamedTuple):
     since: str = ""
     until: str = ""
 
-    def __contains__(self, day: object) -> bool:
-        return self.since <= str(day) and (not self.until or str(day) <= self.until)
+    def __contains__(self, time: object) -> bool:
+        """Does the day, or the whole month, lie in it?"""
+        day = str(time)
+        if len(day) == _MONTH:
+            return self.has_whole(day)
+        return self.since <= day and (not self.until or day <= self.until)
 
     def within(self, other: "Period") -> "Period":
         """The days that both have."""

@@ -21,6 +21,7 @@ from models.conversions import (
     Cell,
     Cells,
     Credit,
+    by_month,
     numbers_of,
     unpack_vector,
     without_zeros,
@@ -38,7 +39,7 @@ from models.warming import Reading
 from streams import entities, history, standing
 from streams.reference import rules_from
 from streams.standing import Standing
-from streams.tables import cell_of, count_tables, keys_of, read_counts, table_key, waiting_entry
+from streams.tables import DAYS, MONTHS, cell_of, count_tables, keys_of, read_counts, table_key, waiting_entry
 from streams.topics import INTERNAL
 from streams.versions import rules_key, under
 from streams.waiting import check_pause, pausing, still
@@ -176,12 +177,13 @@ async def _copied(redis: Any, settings: Settings, now: Standing) -> Copy:
 
 
 async def _copy_cells(redis: Any, settings: Settings, copy: Copy) -> None:
-    """Every cell that there is, whatever conversion, dimension or label it stands under."""
-    for name, fields in (await _hashes(redis, await keys_of(redis, settings, "credits"))).items():
-        conversion, _, dimension = name.partition("}:credits:")[2].rpartition(":")
-        for each, value in fields.items():
-            cell = cell_of(conversion, dimension, each)
-            copy.cells[cell] = copy.cells.get(cell, 0) + unpack_vector(value)
+    """Every cell that there is, of days and of months, whatever conversion, dimension or label it stands under."""
+    for kind in (DAYS, MONTHS):
+        for name, fields in (await _hashes(redis, await keys_of(redis, settings, kind))).items():
+            conversion, _, dimension = name.partition(f"}}:{kind}:")[2].rpartition(":")
+            for each, value in fields.items():
+                cell = cell_of(conversion, dimension, each)
+                copy.cells[cell] = copy.cells.get(cell, 0) + unpack_vector(value)
 
 
 async def _copy_waiting(redis: Any, settings: Settings, copy: Copy) -> None:
@@ -244,10 +246,10 @@ def _credits_of(account: Account, part: str, rules: Rules) -> dict[str, list[Cre
 
 
 def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
-    cells = without_zeros(copy.cells)
+    cells, batch = without_zeros(copy.cells), without_zeros({**books.cells, **by_month(books.cells)})
     credits = live_credits(copy.accounts, rules)
     differences = chain(
-        _cell_differences(cells, books.cells, rules.models),
+        _cell_differences(cells, batch, rules.models),
         _count_differences(copy.counts, books.counts),
         _waiting_differences(copy.waiting, books.waiting),
         _listed_differences(copy.listed, books.listed),
@@ -259,7 +261,7 @@ def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
         facts=facts,
         refused=len(books.refusals),
         accounts=len(copy.accounts),
-        cells=len(cells.keys() | books.cells.keys()),
+        cells=len(cells.keys() | batch.keys()),
         width=rules.width,
         counts=len(copy.counts.keys() | books.counts.keys()),
         deals=len(credits.keys() | books.deals.keys()),

@@ -10,25 +10,27 @@ from typing import Any, NamedTuple
 
 from models.attribution import BUILT_IN, MARKOV, PARTICIPATION
 from models.catalogue import conversion_kinds, every_model, kept_models
-from models.conversions import DIMENSIONS, UNATTRIBUTED, padded, unpack_numbers
+from models.conversions import DIMENSIONS, UNATTRIBUTED, Cells, numbers_of
 from models.errors import BadInput
 from models.filters import Where
+from models.flows import Period
 from models.markov import apportioned
 from models.settings import Settings
 from streams.effects import removal_effects
 from streams.filtered import read_cells
-from streams.tables import cell_of
 
 Row = dict[str, Any]
 GRAINS = {"total": 0, "month": len("2026-04"), "day": len("2026-04-03")}
 """Per grain how much of a day names its period; 0: there is one period, `total`."""
 _LINEAR = 2 * BUILT_IN.index("linear")
 """Where a cell keeps the counts of a model that leaves unattributed only what has no touch."""
+_SMALLEST = "team"
+"""The dimension with the fewest cells; in each of them a day's credits add up to the same."""
 _ALIASES = {"touch_kind": "kind", "stage": "funnel_stage", "landing": "landing_page"}
 
 
 class Query(NamedTuple):
-    """What is asked of the totals, checked; `since` and `until` are days, both included.
+    """What is asked of the totals, checked.
 
     `places` say where a cell keeps the models' counts, each amount being the next number;
     None for `markov`, which is solved.
@@ -39,11 +41,10 @@ class Query(NamedTuple):
     dimension: str
     conversion: str
     grain: str
-    since: str
-    until: str
+    days: Period
 
     def period(self, day: str) -> str:
-        """The period of a day."""
+        """The name of the period of a day or month."""
         return day[: GRAINS[self.grain]] or "total"
 
 
@@ -156,8 +157,7 @@ def _checked(
         dimension,
         _one_of("conversion", conversion_kinds(settings), conversion),
         _one_of("grain", GRAINS, grain),
-        _day("from", since) or "",
-        _day("to", until) or "9999-12-31",
+        Period(_day("from", since) or "", _day("to", until) or ""),
     )
 
 
@@ -175,27 +175,26 @@ def _day(where: str, value: str | None) -> str | None:
 
 
 async def _sums(redis: Any, settings: Settings, query: Query, where: Where) -> Sums:
-    """The cells asked for, added up over partitions and days."""
+    """The cells asked for, added up over their days."""
     sums: Sums = {}
-    cells = list(await read_cells(redis, settings, query.conversion, query.dimension, where))
-    for sign, fields in cells:
-        _add(sums, query, sign, fields)
+    if any(place is not None for place in query.places):
+        by_day = query.grain == "day"
+        asked = query.conversion, query.dimension, where
+        _add(sums, query, await read_cells(redis, settings, *asked, period=query.days, by_day=by_day))
     if MARKOV in query.models:
         effects = await removal_effects(redis, settings, query.conversion)
-        _add_markov(sums, query, _by_day(query, cells), effects)
+        cells = await read_cells(redis, settings, query.conversion, _SMALLEST, where, period=query.days)
+        _add_markov(sums, query, _by_day(cells), effects)
     return sums
 
 
-def _by_day(query: Query, cells: Iterable[tuple[int, Mapping[bytes, bytes]]]) -> dict[str, tuple[list[int], list[int]]]:
+def _by_day(cells: Cells) -> dict[str, tuple[list[int], list[int]]]:
     """Each day's count and amount that touches earned, and those that none did."""
     days: dict[str, tuple[list[int], list[int]]] = {}
-    for sign, fields in cells:
-        for field, packed in fields.items():
-            cell = cell_of(query.conversion, query.dimension, field)
-            if query.since <= cell.day <= query.until:
-                earned = days.setdefault(cell.day, ([0, 0], [0, 0]))[cell.value == UNATTRIBUTED]
-                for number, value in enumerate(padded(unpack_numbers(packed), _LINEAR + 2)[_LINEAR:]):
-                    earned[number] += sign * value
+    for cell, vector in cells.items():
+        earned = days.setdefault(cell.day, ([0, 0], [0, 0]))[cell.value == UNATTRIBUTED]
+        for number, value in enumerate(numbers_of(vector, _LINEAR + 2)[_LINEAR:]):
+            earned[number] += value
     return days
 
 
@@ -212,17 +211,15 @@ def _add_markov(
                 mine[place + number] += share
 
 
-def _add(sums: Sums, query: Query, sign: int, fields: Mapping[bytes, bytes]) -> None:
+def _add(sums: Sums, query: Query, cells: Cells) -> None:
     width = max((place or 0) for place in query.places) + 2
-    for field, packed in fields.items():
-        cell = cell_of(query.conversion, query.dimension, field)
-        if query.since <= cell.day <= query.until:
-            numbers = padded(unpack_numbers(packed), width)
-            mine = sums.setdefault((query.period(cell.day), cell.value), [0] * (2 * len(query.places)))
-            for number, place in enumerate(query.places):
-                if place is not None:
-                    mine[2 * number] += sign * numbers[place]
-                    mine[2 * number + 1] += sign * numbers[place + 1]
+    for cell, vector in cells.items():
+        numbers = numbers_of(vector, width)
+        mine = sums.setdefault((query.period(cell.day), cell.value), [0] * (2 * len(query.places)))
+        for number, place in enumerate(query.places):
+            if place is not None:
+                mine[2 * number] += numbers[place]
+                mine[2 * number + 1] += numbers[place + 1]
 
 
 def _sorted(sums: Sums) -> list[tuple[tuple[str, str | None], list[int]]]:

@@ -21,17 +21,18 @@ from uuid import uuid4
 import msgspec
 
 from models.accounts import Account
-from models.conversions import pack_numbers, pack_vector, unpack_vector
+from models.conversions import Cells, pack_numbers, pack_vector, unpack_vector
 from models.counts import Count, Counts, Numbers, add_counts, plus
 from models.errors import NotYet
 from models.filters import ATTRIBUTES, Condition, Labels, Where, parts_of, under
+from models.flows import ALL_TIME, Period
 from models.partitions import partition_of
 from models.reports import Parts, pack
 from models.rules import Rules
 from models.settings import Settings
 from streams.entities import parts_at_rest
 from streams.reference import rules_from
-from streams.tables import batched, cell_field, counted, read_counts, table_key
+from streams.tables import DAYS, batched, cell_field, cell_fields, cell_of, counted, read_counts, table_key
 
 MOST_AT_ONCE = 50_000
 """Accounts that a request may scan; more of them, or what takes longer, goes on in the background."""
@@ -41,7 +42,6 @@ KEPT_SECONDS = 300.0
 _TOKEN_SECONDS = 60
 _SCANNED_AT_ONCE = 250
 
-Fields = Mapping[bytes, bytes]
 Progress = Callable[[int, int], None]
 Scanned = dict[str, dict[bytes, bytes]]
 """By name, `credits:<conversion>:<dimension>` or `counts:<table>`: a hash as Redis would have it."""
@@ -122,18 +122,29 @@ background: ContextVar[Background | None] = ContextVar("background", default=Non
 
 
 async def read_cells(
-    redis: Any, settings: Settings, conversion: str, dimension: str, where: Where = ()
-) -> list[tuple[int, Fields]]:
-    """The hashes of cells of a conversion and dimension, each to be added (1) or taken off (−1)."""
-    found: list[tuple[int, Fields]] = []
+    redis: Any,
+    settings: Settings,
+    conversion: str,
+    dimension: str,
+    where: Where = (),
+    *,
+    period: Period = ALL_TIME,
+    by_day: bool = True,
+) -> Cells:
+    """The cells of a conversion and dimension within a period: each day's, or of whole months one for the month."""
+    sums: dict[bytes, int] = {}
     for term in await _terms(redis, settings, where):
         if term.accounts is None:
-            name = under(term.label, conversion)
-            found += [(term.sign, fields) for fields in await _hashes(redis, settings, "credits", name, dimension)]
+            names = under(term.label, conversion), dimension
+            hashes = await cell_fields(redis, settings, names, period, by_day=by_day)
         else:
-            name = f"credits:{conversion}:{dimension}"
-            found.append((term.sign, (await _scanned(redis, settings, term.accounts, [name]))[name]))
-    return found
+            name = f"{DAYS}:{conversion}:{dimension}"
+            hashes = [(await _scanned(redis, settings, term.accounts, [name]))[name]]
+        for fields in hashes:
+            for field, value in fields.items():
+                sums[field] = sums.get(field, 0) + term.sign * unpack_vector(value)
+    cells = {cell_of(conversion, dimension, field): numbers for field, numbers in sums.items() if numbers}
+    return {cell: numbers for cell, numbers in cells.items() if cell.day in period}
 
 
 async def read_filtered_counts(
@@ -218,14 +229,6 @@ async def _carrying(redis: Any, settings: Settings, labels: Labels) -> frozenset
             pipeline.smembers(table_key(settings, "accounts", partition, "where", label))
     sets = await pipeline.execute() if labels else []
     return frozenset(account.decode() for each in sets for account in each)
-
-
-async def _hashes(redis: Any, settings: Settings, *names: str) -> list[Fields]:
-    pipeline = redis.pipeline(transaction=False)
-    for partition in range(settings.partitions):
-        pipeline.hgetall(table_key(settings, "accounts", partition, *names))
-    hashes: list[Fields] = await pipeline.execute()
-    return hashes
 
 
 # --- scanning ---------------------------------------------------------------------------

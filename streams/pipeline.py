@@ -141,7 +141,7 @@ def _weighted(tables: Tables, table: str, found: Forecast) -> Mapping[str | None
 
 async def _credited(known: Statistics, dimension: str, model: str) -> list[Row]:
     place, aged = _place_of(model, known.rules.settings), defaultdict(list)
-    for cell, vector in (await known.cells(OPEN_CREDITS, dimension)).items():
+    for cell, vector in (await known.cells(OPEN_CREDITS, dimension, None)).items():
         count, amount = numbers_of(vector, known.rules.width)[place : place + 2]
         aged[cell.value].append(Aged(_age(cell.day, known.day), count, amount))
     rows = [{dimension: value, **_open_numbers(each)} for value, each in aged.items()]
@@ -229,7 +229,8 @@ async def funnel(
     p90_days} from the account's lead moment to the win. accounts: {state, accounts} as of the day.
     """
     known = await statistics(redis, settings, day, where)
-    cells = await known.cells(_one_of("conversion", conversion_kinds(settings), conversion), FUNNEL_CHANNEL)
+    kind = _one_of("conversion", conversion_kinds(settings), conversion)
+    cells = await known.cells(kind, FUNNEL_CHANNEL, _between(since, until))
     place = _place_of(model, settings)
     told: Row = {"credits": [], "stages": [], "time_to_buy": [], "accounts": []}
     async for name, period, tables in _periods(known, grain, since, until, funnel_tables):

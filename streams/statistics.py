@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-from models.conversions import Cells, unpack_vector
+from models.conversions import Cells
 from models.counts import Tables, tables_in
 from models.errors import BadInput
 from models.filters import Where
-from models.flows import MONTHS
+from models.flows import ALL_TIME, MONTHS, Period
 from models.pipeline import NAMED
 from models.recompute import RawFact, recompute
 from models.rules import Rules
@@ -23,10 +23,11 @@ from models.settings import Settings
 from models.times import SECOND, day_of, end_of
 from streams.filtered import read_cells, read_filtered_counts
 from streams.reference import rules_from
-from streams.tables import cell_of, read_counts
+from streams.tables import read_counts
 
 ReadTables = Callable[[Sequence[str]], Awaitable[Tables]]
-ReadCells = Callable[[str, str], Awaitable[Cells]]
+ReadCells = Callable[[str, str, Period | None], Awaitable[Cells]]
+"""The cells of a conversion and dimension by day, or of a period by whole months where it has any."""
 
 
 class Statistics(NamedTuple):
@@ -77,13 +78,9 @@ def _live(redis: Any, settings: Settings, day: str, where: Where) -> Statistics:
         found = await read_filtered_counts(redis, settings, some, where)
         return {**found, **(await read_counts(redis, settings, every) if every else {})}
 
-    async def read_live_cells(conversion: str, dimension: str) -> Cells:
-        cells: Cells = {}
-        for sign, fields in await read_cells(redis, settings, conversion, dimension, where):
-            for field, value in fields.items():
-                cell = cell_of(conversion, dimension, field)
-                cells[cell] = cells.get(cell, 0) + sign * unpack_vector(value)
-        return cells
+    async def read_live_cells(conversion: str, dimension: str, period: Period | None) -> Cells:
+        days, by_day = period or ALL_TIME, period is None
+        return await read_cells(redis, settings, conversion, dimension, where, period=days, by_day=by_day)
 
     return Statistics(day, rules_from(settings), read_tables, read_live_cells)
 
@@ -117,7 +114,7 @@ def of_facts(facts: Iterable[RawFact], settings: Settings, day: str, where: Wher
     async def read_tables(names: Sequence[str]) -> Tables:
         return {name: tables.get(name, {}) for name in names}
 
-    async def read_past_cells(conversion: str, dimension: str) -> Cells:
+    async def read_past_cells(conversion: str, dimension: str, period: Period | None) -> Cells:
         wanted = (conversion, dimension)
         return {cell: numbers for cell, numbers in books.cells.items() if cell[:2] == wanted}
 

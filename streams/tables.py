@@ -9,6 +9,7 @@ key                                       type    holds
 {visitors:3}:e:<entity>                   string  an entity's parts, packed {name: value}; empty: spread out
 {visitors:3}:p:<entity>                   hash    the parts of an entity that is spread out, one field each
 {accounts:3}:credits:<conversion>:<dim>   hash    <day> or <day> NUL <value> → count and amount of each model (int64)
+{accounts:3}:months:<conversion>:<dim>    hash    the same by month: <month> or <month> NUL <value>
 {accounts:3}:counts:<table>               hash    field → its numbers (int64); models.counts
 {accounts:3}:waiting                      hash    what waits to be booked NUL where → why
 {accounts:3}:where:<label>                set     the accounts that carry a label (models.filters)
@@ -36,9 +37,19 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from models import lanes
 from models.accounts import Totals
-from models.conversions import Cell, numbers_of, pack_numbers, pack_vector, unpack_numbers, unpack_vector
+from models.conversions import (
+    Cell,
+    by_month,
+    is_of_month,
+    numbers_of,
+    pack_numbers,
+    pack_vector,
+    unpack_numbers,
+    unpack_vector,
+)
 from models.counts import Count, Counts, Numbers, plus
 from models.errors import Fenced
+from models.flows import ALL_TIME, Period
 from models.hits import traces_of
 from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
@@ -48,12 +59,15 @@ from models.warming import Ranked
 
 SPREAD_BYTES = 4096
 """An entity larger than this is kept as a hash, so that one more part costs the same."""
+DAYS, MONTHS = "credits", "months"
+"""The kinds of hashes that cells stand in."""
 NEWEST = 20
 NEWEST_ALERTS = 200
 COUNTING_LANES = ("visitors", "members", "accounts")
 """The lanes that keep counts."""
 MOST_DUE = 500
 _MOST_ARGUMENTS = 4000
+_DAY, _MONTH = len("2026-04-03"), len("2026-04")
 _READ_AT_ONCE = 500
 _SCANNED_AT_ONCE = 5000
 
@@ -142,7 +156,7 @@ def table_key(settings: Settings, lane: str, partition: int, *names: str) -> str
 
 def cell_key(lane: str, partition: int, cell: Cell) -> str:
     """The hash that a cell of the totals stands in."""
-    return key(lane, partition, "credits", cell.conversion, cell.dimension)
+    return key(lane, partition, MONTHS if is_of_month(cell) else DAYS, cell.conversion, cell.dimension)
 
 
 def cell_field(cell: Cell) -> str:
@@ -159,6 +173,68 @@ def cell_of(conversion: str, dimension: str, field: bytes) -> Cell:
 def counted(value: bytes) -> Numbers:
     """The numbers of a count at rest."""
     return tuple(unpack_numbers(value))
+
+
+Fields = Mapping[bytes, bytes]
+"""A hash, or some of its fields."""
+
+
+async def cell_fields(
+    redis: Any, settings: Settings, names: tuple[str, str], period: Period, *, by_day: bool
+) -> list[Fields]:
+    """The cells under a conversion's and dimension's name, by partition: of a period at least.
+
+    Unless asked by day, the period's whole months come as such, with the days of those at its ends.
+    """
+    if by_day:
+        return [_within(fields, period) for fields in await _every_partition(redis, settings, DAYS, *names)]
+    months = await _every_partition(redis, settings, MONTHS, *names)
+    return [*months, *await _days_at_ends(redis, settings, names, months, period)]
+
+
+def _within(fields: Fields, period: Period) -> Fields:
+    """The fields of days that lie in the period."""
+    if period == ALL_TIME:
+        return fields
+    since, until = period.since.encode(), (period.until or "~").encode()
+    return {field: value for field, value in fields.items() if since <= field[:_DAY] <= until}
+
+
+async def _every_partition(redis: Any, settings: Settings, *names: str) -> list[Fields]:
+    pipeline = redis.pipeline(transaction=False)
+    for partition in range(settings.partitions):
+        pipeline.hgetall(table_key(settings, "accounts", partition, *names))
+    hashes: list[Fields] = await pipeline.execute()
+    return hashes
+
+
+async def _days_at_ends(
+    redis: Any, settings: Settings, names: tuple[str, str], months: Sequence[Fields], period: Period
+) -> list[Fields]:
+    """The days of the period in months that do not lie in it wholly: they have the values that their month has."""
+    wanted = [list(_days_of(fields, period)) for fields in months]
+    pipeline = redis.pipeline(transaction=False)
+    for partition, days in enumerate(wanted):
+        if days:
+            pipeline.hmget(table_key(settings, "accounts", partition, DAYS, *names), days)
+    asked = [days for days in wanted if days]
+    answers = await pipeline.execute() if asked else []
+    return [
+        {day: value for day, value in zip(days, values, strict=True) if value}
+        for days, values in zip(asked, answers, strict=True)
+    ]
+
+
+def _days_of(fields: Fields, period: Period) -> Iterator[bytes]:
+    """The fields of days that those of months may stand for, of the months that lie in the period partly."""
+    names = {field[:_MONTH].decode() for field in fields}
+    days = {
+        name.encode(): [day for number in range(1, 32) if (day := f"{name}-{number:02}") in period]
+        for name in period.months(names)
+        if name not in period
+    }
+    for field in fields if days else ():
+        yield from (day.encode() + field[_MONTH:] for day in days.get(field[:_MONTH], ()))
 
 
 async def read_counts(redis: Any, settings: Settings, tables: Sequence[str]) -> dict[str, dict[str, Numbers]]:
@@ -399,8 +475,9 @@ class Tables:
     async def put_totals(self, totals: Totals) -> None:
         """Put down the totals as they are after this change."""
         change = totals.without_zeros()
-        cells = await self._load_cells(change.cells)
-        self._put_cells({cell: cells[cell] + numbers for cell, numbers in change.cells.items()})
+        changed = {**change.cells, **by_month(change.cells)}
+        cells = await self._load_cells(changed)
+        self._put_cells({cell: cells[cell] + numbers for cell, numbers in changed.items() if numbers})
         await self._put_counts(change.counts)
         for (entry, account), reason in change.waiting.items():
             self._put_field(self._key("waiting"), f"{entry}\0{account}", reason)

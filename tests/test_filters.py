@@ -11,17 +11,17 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from models.accounts import Account, Totals
-from models.conversions import DIMENSIONS, unpack_vector
+from models.conversions import DIMENSIONS
 from models.counts import table_of
 from models.errors import BadInput, NotYet
 from models.filters import Condition, Where, label_in, matches, parse_where, parts_of
+from models.flows import ALL_TIME, Period
 from models.pipeline import PIPELINE
 from models.profiles import compared
 from models.recompute import recompute
 from models.times import to_text
 from streams import embedded, filtered
 from streams.filtered import Background, background, chosen, read_cells, read_filtered_counts
-from streams.tables import cell_of
 from tests.simulation import Plan, Simulation, simulate
 from tests.worlds import BEGIN, RECORDED, RawFact, world
 
@@ -130,25 +130,14 @@ def own_totals(after: Simulation, where: Where) -> Totals:
 Cells = dict[Any, int]
 
 
-def added(found: list[tuple[int, Any]], conversion: str, dimension: str) -> Cells:
-    """The cells of hashes as reports get them."""
-    sums: Cells = {}
-    for sign, fields in found:
-        for field, value in fields.items():
-            cell = cell_of(conversion, dimension, field)
-            sums[cell] = sums.get(cell, 0) + sign * unpack_vector(value)
-    return {cell: numbers for cell, numbers in sums.items() if numbers}
-
-
-def cells_read(server: embedded.Server, after: Simulation, where: Where) -> Cells:
+def cells_read(server: embedded.Server, after: Simulation, where: Where, **asked: Any) -> Cells:
     """All cells as reports read them."""
 
     async def read(client: Any) -> Cells:
         cells: Cells = {}
         for conversion in {cell.conversion for cell in own_totals(after, where).cells}:
             for dimension in DIMENSIONS:
-                found = await read_cells(client, after.rules.settings, conversion, dimension, where)
-                cells.update(added(found, conversion, dimension))
+                cells.update(await read_cells(client, after.rules.settings, conversion, dimension, where, **asked))
         return cells
 
     return ask(server, read)
@@ -201,6 +190,29 @@ def test_the_filtered_totals_of_an_attribute_add_up_to_the_unfiltered_one(
         assert {cell: numbers for cell, numbers in sums.items() if numbers} == unfiltered
 
 
+@pytest.mark.parametrize("asked", [(), ("industry=saas",), ("industry=(none)",), ("size=5,70,9000",)])
+def test_a_period_read_by_whole_months_comes_to_the_sum_of_its_days(
+    redis: Redis, redis_server: embedded.Server, asked: tuple[str, ...]
+) -> None:
+    after, where = kept(redis, 4), parse_where(asked)
+    days = sorted({cell.day for cell in cells_read(redis_server, after, ())})
+    first, last = days[len(days) // 4], days[3 * len(days) // 4]
+    for period in (ALL_TIME, Period(first), Period("", last), Period(first, last), Period(first, first)):
+        by_day = cells_read(redis_server, after, where, period=period)
+        by_month = cells_read(redis_server, after, where, period=period, by_day=False)
+
+        assert all(cell.day in period for cell in (*by_day, *by_month))
+        assert over_time(by_month) == over_time(by_day), period
+
+
+def over_time(cells: Cells) -> Cells:
+    """What cells of all days and months come to."""
+    sums: Cells = {}
+    for cell, numbers in cells.items():
+        sums[cell._replace(day="")] = sums.get(cell._replace(day=""), 0) + numbers
+    return {cell: numbers for cell, numbers in sums.items() if numbers}
+
+
 def test_the_accounts_that_a_filter_chooses_are_those_that_fulfil_it(
     redis: Redis, redis_server: embedded.Server
 ) -> None:
@@ -230,8 +242,7 @@ def test_what_takes_too_long_for_a_request_goes_on_in_the_background(
         refused = 0
         while True:
             try:
-                found = await read_cells(client, after.rules.settings, "opportunity", "channel", where)
-                return refused, added(found, "opportunity", "channel")
+                return refused, await read_cells(client, after.rules.settings, "opportunity", "channel", where)
             except NotYet:
                 refused += 1
                 await asyncio.sleep(0.01)
