@@ -10,7 +10,6 @@ GET /metrics                            Prometheus
 """
 
 import asyncio
-import importlib
 import logging
 import signal
 import socket
@@ -18,7 +17,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -31,12 +30,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from models.catalogue import described, every_model
+from models.catalogue import every_model
 from models.errors import BadInput, NotYet, TouchlineError, Unavailable
-from models.filters import parse_where
 from models.settings import Settings
-from streams import config, side_by_side, versions
+from streams import config, versions
 from streams.answers import problem, status_of, translated
+from streams.api import REPORTS, Report, asked_of, names_in, query_of
 from streams.collector import PREFIXES, Collector
 from streams.filtered import Background, background
 from streams.intake import Intake
@@ -59,125 +58,11 @@ _PAGE_HEADERS = {
     "cache-control": "no-cache",
 }
 
-Q = TypeVar("Q", bound=msgspec.Struct)
-
-
-class CreditsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `credits`; the days of `from` and `to` are both included."""
-
-    model: str
-    by: str
-    conversion: str = "won"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class CompareQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `compare`: as of `credits`, with several models, or two `settings` versions."""
-
-    models: str
-    by: str
-    settings: str | None = None
-    conversion: str = "won"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class SourcedQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `sourced`: as of `credits`, without a model."""
-
-    by: str = "team"
-    conversion: str = "won"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
-    where: tuple[str, ...] = ()
-
 
 class LiveQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parameter of the live stream: one or two models, separated by a comma."""
 
     models: str = "first_touch,linear"
-
-
-class PipelineQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of `pipeline`."""
-
-    by: str = "stage"
-    model: str = "first_touch"
-    day: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class ForecastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of `forecast`."""
-
-    grain: str = "month"
-    periods: int | None = None
-    day: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class DayQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of reports for a day."""
-
-    day: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class BacktestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of the back-test; the months of `from` and `to` are both included."""
-
-    ahead: int = 1
-    since: str | None = None
-    until: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class VelocityQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `velocity`; the days of `from` and `to` are both included."""
-
-    by: str = "total"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
-    day: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class FunnelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `funnel`; the days of `from` and `to` are both included."""
-
-    model: str = "linear"
-    conversion: str = "won"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
-    day: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class WarmthQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of `warmth`."""
-
-    state: str | None = None
-    limit: int = 50
-    where: tuple[str, ...] = ()
-
-
-class AlertsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of `alerts`."""
-
-    limit: int = 50
-    where: tuple[str, ...] = ()
-
-
-class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A route without parameters."""
 
 
 class Site:
@@ -202,26 +87,7 @@ class Site:
             Route("/healthz", self.health),
             Route("/metrics", self.metrics),
             Route("/api/v1/live", self.live, methods=["GET"]),
-            Route("/api/v1/reports/credits", self.report(self.credits)),
-            Route("/api/v1/reports/compare", self.report(self.compare)),
-            Route("/api/v1/reports/sourced", self.report(self.sourced)),
-            Route("/api/v1/models", self.report(self.models)),
-            Route("/api/v1/reports/deal/{id:path}", self.report(self.deal)),
-            Route("/api/v1/reports/journey/{account:path}", self.report(self.journey)),
-            Route("/api/v1/reports/account/{id:path}", self.report(self.account)),
-            Route("/api/v1/reports/person/{id:path}", self.report(self.person)),
-            Route("/api/v1/reports/pipeline", self.report(self.pipeline)),
-            Route("/api/v1/reports/forecast", self.report(self.forecast)),
-            Route("/api/v1/reports/forecast/chances", self.report(self.chances)),
-            Route("/api/v1/reports/forecast/lead-quality", self.report(self.lead_quality)),
-            Route("/api/v1/reports/forecast/backtest", self.report(self.backtest)),
-            Route("/api/v1/reports/velocity", self.report(self.velocity)),
-            Route("/api/v1/reports/funnel", self.report(self.funnel)),
-            Route("/api/v1/reports/warmth", self.report(self.warmth)),
-            Route("/api/v1/reports/warmth/{account:path}", self.report(self.warmth_of)),
-            Route("/api/v1/reports/alerts", self.report(self.alerts)),
-            Route("/api/v1/reports/attributes", self.report(self.attributes)),
-            Route("/api/v1/reports/lanes", self.report(self.lanes)),
+            *(Route(f"/api/v1/{each.path}", self.report(each)) for each in REPORTS),
             Mount("/static", StaticFiles(directory=PAGES)),
         ]
 
@@ -238,8 +104,8 @@ class Site:
         """GET /metrics: 200."""
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def report(self, rows: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
-        """A route that answers a report's rows.
+    def report(self, report: Report) -> Callable[[Request], Awaitable[Response]]:
+        """A route that answers a report.
 
         200; 202 while a scan of many accounts goes on (ask again); 400 bad parameter, 404
         unknown id, 503 Redis away.
@@ -247,116 +113,15 @@ class Site:
 
         async def answer(request: Request) -> Response:
             background.set(self._background)
+            asked = asked_of(request, report.asks)
             with translated():
-                return _json(await rows(request))
+                return _json(await report.answer(self._redis, self._settings, **request.path_params, **asked))
 
         return answer
 
-    async def credits(self, request: Request) -> Any:
-        """The rows of `touchline report credits`."""
-        query = _asked(_query(request, CreditsQuery))
-        return await _reports().credits(self._redis, self._settings, **query)
-
-    async def compare(self, request: Request) -> Any:
-        """The rows of `touchline report compare`."""
-        query = _asked(_query(request, CompareQuery))
-        query["models"] = _names(query["models"])
-        if versions_asked := query.pop("settings"):
-            names = _names(versions_asked)
-            return await side_by_side.compare(self._redis, self._settings, names=names, **query)
-        return await _reports().compare(self._redis, self._settings, **query)
-
-    async def sourced(self, request: Request) -> Any:
-        """The rows of `touchline report sourced`."""
-        query = _query(request, SourcedQuery)
-        return await _reports().sourced(self._redis, self._settings, **_asked(query))
-
-    async def models(self, request: Request) -> Any:
-        """The rows of `touchline models`."""
-        _query(request, NoQuery)
-        return [each._asdict() for each in described(self._settings)]
-
-    async def deal(self, request: Request) -> Any:
-        """The rows of `touchline report deal`."""
-        _query(request, NoQuery)
-        return await _reports().deal(self._redis, self._settings, request.path_params["id"])
-
-    async def journey(self, request: Request) -> Any:
-        """The rows of `touchline report journey`."""
-        _query(request, NoQuery)
-        return await _reports().journey(self._redis, self._settings, request.path_params["account"])
-
-    async def account(self, request: Request) -> Any:
-        """The document of `touchline report account`."""
-        _query(request, NoQuery)
-        return await _reports().account(self._redis, self._settings, request.path_params["id"])
-
-    async def person(self, request: Request) -> Any:
-        """The document of `touchline report person`."""
-        _query(request, NoQuery)
-        return await _reports().person(self._redis, self._settings, request.path_params["id"])
-
-    async def pipeline(self, request: Request) -> Any:
-        """The rows of `touchline report pipeline`."""
-        query = _asked(_query(request, PipelineQuery))
-        return await _module("pipeline").pipeline(self._redis, self._settings, **query)
-
-    async def forecast(self, request: Request) -> Any:
-        """The rows of `touchline report forecast`."""
-        query = _asked(_query(request, ForecastQuery))
-        return await _module("outlook").forecast(self._redis, self._settings, **query)
-
-    async def chances(self, request: Request) -> Any:
-        """The rows of `touchline report forecast --chances`."""
-        query = _asked(_query(request, DayQuery))
-        return await _module("outlook").chances(self._redis, self._settings, **query)
-
-    async def lead_quality(self, request: Request) -> Any:
-        """The rows of `touchline report forecast --lead-quality`."""
-        query = _asked(_query(request, DayQuery))
-        return await _module("outlook").lead_quality(self._redis, self._settings, **query)
-
-    async def backtest(self, request: Request) -> Any:
-        """What `touchline report forecast --backtest` says."""
-        query = _asked(_query(request, BacktestQuery))
-        return await _module("outlook").backtest(self._redis, self._settings, **query)
-
-    async def velocity(self, request: Request) -> Any:
-        """The rows of `touchline report velocity`."""
-        query = _asked(_query(request, VelocityQuery))
-        return await _module("pipeline").velocity(self._redis, self._settings, **query)
-
-    async def funnel(self, request: Request) -> Any:
-        """What `touchline report funnel` says."""
-        query = _asked(_query(request, FunnelQuery))
-        return await _module("pipeline").funnel(self._redis, self._settings, **query)
-
-    async def warmth(self, request: Request) -> Any:
-        """The rows of `touchline report warmth`."""
-        return await _module("warmth").warmth(self._redis, self._settings, **_asked(_query(request, WarmthQuery)))
-
-    async def warmth_of(self, request: Request) -> Any:
-        """The history of `touchline report warmth ACCOUNT`."""
-        _query(request, NoQuery)
-        return await _module("warmth").warmth_of(self._redis, self._settings, request.path_params["account"])
-
-    async def alerts(self, request: Request) -> Any:
-        """The rows of `touchline report alerts`."""
-        return await _module("warmth").alerts(self._redis, self._settings, **_asked(_query(request, AlertsQuery)))
-
-    async def attributes(self, request: Request) -> Any:
-        """The rows of `touchline report attributes`."""
-        _query(request, NoQuery)
-        return await _reports().attributes(self._redis, self._settings)
-
-    async def lanes(self, request: Request) -> Any:
-        """The rows of `touchline report lanes`."""
-        _query(request, NoQuery)
-        return await _reports().lanes(self._redis, self._settings)
-
     async def live(self, request: Request) -> Response:
         """GET /api/v1/live: 200 and a stream of events, 400 unknown model, 503 too many pages."""
-        models = _names(_query(request, LiveQuery).models)
+        models = names_in(query_of(request, LiveQuery).models)
         _check_models(models, self._settings)
         return EventStream(self._live, models)
 
@@ -544,35 +309,6 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _query(request: Request, shape: type[Q]) -> Q:
-    """The query as a record; BadInput names the parameter that is missing, unknown or wrong."""
-    given: dict[str, Any] = {name: value for name, value in request.query_params.items() if value}
-    known = {field.encode_name: field for field in msgspec.structs.fields(shape)}
-    for name, value in given.items():
-        if name not in known:
-            raise BadInput(name, f"one of the parameters {', '.join(known) or '(none)'}", value)
-    for name, field in known.items():
-        if field.required and name not in given:
-            raise BadInput(name, "a value", "nothing")
-    if "where" in given:
-        given["where"] = tuple(filter(None, request.query_params.getlist("where")))
-    try:
-        return msgspec.convert(given, shape, strict=False)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at ")
-        raise BadInput(path.strip("`$."), message, "something else") from error
-
-
-def _asked(query: msgspec.Struct) -> dict[str, Any]:
-    """The parameters as reports take them."""
-    asked = msgspec.structs.asdict(query)
-    return {**asked, "where": parse_where(asked["where"])}
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
 def _json(value: Any, status: int = 200) -> Response:
     headers = {"cache-control": "no-store"}
     return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
@@ -591,15 +327,6 @@ async def _explain_http(request: Request, error: Exception) -> Response:
 
 
 _EXPLAINED = {TouchlineError: _explain, HTTPException: _explain_http, Exception: _explain}
-
-
-def _reports() -> Any:
-    return _module("reports")
-
-
-def _module(name: str) -> Any:
-    """A module of reports, imported when it is first asked for."""
-    return importlib.import_module(f"streams.{name}")
 
 
 def _check_models(models: tuple[str, ...], settings: Settings) -> None:

@@ -1,0 +1,217 @@
+"""The reports over HTTP: which parameters each takes, and the function that answers.
+
+GET /api/v1/reports/<report>?…      the rows or document of `touchline report …`, as JSON
+GET /api/v1/models                  those of `touchline models`
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from models.catalogue import described
+from models.errors import BadInput
+from models.filters import parse_where
+from models.settings import Settings
+from streams import outlook, pipeline, reports, side_by_side
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+
+
+class CreditsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The parameters of `credits`; the days of `from` and `to` are both included."""
+
+    model: str
+    by: str
+    conversion: str = "won"
+    grain: str = "total"
+    since: str | None = None
+    until: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class CompareQuery(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={"since": "from", "until": "to", "versions": "settings"},
+):
+    """The parameters of `compare`: as of `credits`, with several models, or two `settings` versions."""
+
+    models: str
+    by: str
+    versions: str | None = None
+    conversion: str = "won"
+    grain: str = "total"
+    since: str | None = None
+    until: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class SourcedQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The parameters of `sourced`: as of `credits`, without a model."""
+
+    by: str = "team"
+    conversion: str = "won"
+    grain: str = "total"
+    since: str | None = None
+    until: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class PipelineQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `pipeline`."""
+
+    by: str = "stage"
+    model: str = "first_touch"
+    day: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class ForecastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `forecast`."""
+
+    grain: str = "month"
+    periods: int | None = None
+    day: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class DayQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of reports for a day."""
+
+    day: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class BacktestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The parameters of the back-test; the months of `from` and `to` are both included."""
+
+    ahead: int = 1
+    since: str | None = None
+    until: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class VelocityQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The parameters of `velocity`; the days of `from` and `to` are both included."""
+
+    by: str = "total"
+    grain: str = "total"
+    since: str | None = None
+    until: str | None = None
+    day: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class FunnelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """The parameters of `funnel`; the days of `from` and `to` are both included."""
+
+    model: str = "linear"
+    conversion: str = "won"
+    grain: str = "total"
+    since: str | None = None
+    until: str | None = None
+    day: str | None = None
+    where: tuple[str, ...] = ()
+
+
+class WarmthQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `warmth`."""
+
+    state: str | None = None
+    limit: int = 50
+    where: tuple[str, ...] = ()
+
+
+class AlertsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `alerts`."""
+
+    limit: int = 50
+    where: tuple[str, ...] = ()
+
+
+class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A route without parameters."""
+
+
+class Report(NamedTuple):
+    """A route below /api/v1/: its parameters, and what answers (redis, settings, **parameters)."""
+
+    path: str
+    asks: type[msgspec.Struct]
+    answer: Callable[..., Awaitable[Any]]
+
+
+async def compare(redis: Any, settings: Settings, *, models: str, **asked: Any) -> Any:
+    """Several models side by side, or the same under two versions of the settings."""
+    versions = asked.pop("versions")
+    if not versions:
+        return await reports.compare(redis, settings, models=names_in(models), **asked)
+    names, wanted = names_in(versions), names_in(models)
+    return await side_by_side.compare(redis, settings, names=names, models=wanted, **asked)
+
+
+async def list_models(redis: Any, settings: Settings) -> Any:
+    """Every model, in words."""
+    return [each._asdict() for each in described(settings)]
+
+
+REPORTS = (
+    Report("models", NoQuery, list_models),
+    Report("reports/credits", CreditsQuery, reports.credits),
+    Report("reports/compare", CompareQuery, compare),
+    Report("reports/sourced", SourcedQuery, reports.sourced),
+    Report("reports/deal/{id:path}", NoQuery, reports.deal),
+    Report("reports/journey/{account:path}", NoQuery, reports.journey),
+    Report("reports/account/{id:path}", NoQuery, reports.account),
+    Report("reports/person/{id:path}", NoQuery, reports.person),
+    Report("reports/pipeline", PipelineQuery, pipeline.pipeline),
+    Report("reports/forecast", ForecastQuery, outlook.forecast),
+    Report("reports/forecast/chances", DayQuery, outlook.chances),
+    Report("reports/forecast/lead-quality", DayQuery, outlook.lead_quality),
+    Report("reports/forecast/backtest", BacktestQuery, outlook.backtest),
+    Report("reports/velocity", VelocityQuery, pipeline.velocity),
+    Report("reports/funnel", FunnelQuery, pipeline.funnel),
+    Report("reports/warmth", WarmthQuery, reports.warmth),
+    Report("reports/warmth/{id:path}", NoQuery, reports.warmth_of),
+    Report("reports/alerts", AlertsQuery, reports.alerts),
+    Report("reports/attributes", NoQuery, reports.attributes),
+    Report("reports/usage", NoQuery, reports.usage),
+    Report("reports/shared", NoQuery, reports.shared),
+    Report("reports/waiting", NoQuery, reports.waiting),
+    Report("reports/lanes", NoQuery, reports.lanes),
+)
+
+
+def query_of(request: Request, shape: type[Q]) -> Q:
+    """The query as a record; BadInput names the parameter that is missing, unknown or wrong."""
+    given: dict[str, Any] = {name: value for name, value in request.query_params.items() if value}
+    known = {field.encode_name: field for field in msgspec.structs.fields(shape)}
+    for name, value in given.items():
+        if name not in known:
+            raise BadInput(name, f"one of the parameters {', '.join(known) or '(none)'}", value)
+    for name, field in known.items():
+        if field.required and name not in given:
+            raise BadInput(name, "a value", "nothing")
+    if "where" in given:
+        given["where"] = tuple(filter(None, request.query_params.getlist("where")))
+    try:
+        return msgspec.convert(given, shape, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at ")
+        raise BadInput(path.strip("`$."), message, "something else") from error
+
+
+def asked_of(request: Request, shape: type[Q]) -> dict[str, Any]:
+    """The parameters as the report takes them; those of BadInput as of `query_of`."""
+    asked = msgspec.structs.asdict(query_of(request, shape))
+    if "where" in asked:
+        asked["where"] = parse_where(asked["where"])
+    return asked
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a list with commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
