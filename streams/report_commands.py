@@ -7,6 +7,7 @@ import click
 
 from models.attribution import BUILT_IN, MARKOV
 from models.conversions import DIMENSIONS
+from models.errors import BadInput
 from streams import earned, pipeline_commands, reports
 from streams.commands import filtered, in_style, on_tables
 from streams.committee_commands import account, person
@@ -15,6 +16,7 @@ from streams.printing import Row, Style, money, show
 from streams.warmth_commands import alerts, warmth
 
 NO_VALUE = "(none)"
+USUAL_MODELS = "first_touch,last_touch,linear,u_shaped,w_shaped,time_decay"
 _MODELS = f"{', '.join((*BUILT_IN, MARKOV))}, and those of the settings (`touchline models`)."
 _CONVERSIONS = "lead, opportunity, won, stage:NAME of a configured stage."
 
@@ -115,12 +117,13 @@ def sourced(by: str, style: Style, **asked: Any) -> None:
 
 @report.command()
 @click.argument("id")
+@click.option("--models", default=USUAL_MODELS, show_default=True, help="The models that a table shows, or all.")
 @in_style
-def deal(id: str, style: Style) -> None:
-    """A deal: its touches and what they earned under every model."""
+def deal(id: str, models: str, style: Style) -> None:
+    """A deal: its touches and what they earned under each model; a table shows a few of them."""
     document = on_tables(lambda redis, settings: reports.deal(redis, settings, id))
     if style == "table":
-        _print_deal(document)
+        _print_deal(document, _shown(models, document["models"]))
     else:
         show(list(deal_rows(document)), style, ("conversion", "conversion_at"), document=document)
 
@@ -147,7 +150,16 @@ def _effect(credits: Document) -> Document:
     return effect
 
 
-def _print_deal(document: Document) -> None:
+def _shown(asked: str, known: Sequence[str]) -> list[str]:
+    """The models of a table, in the order asked for."""
+    names = [*known, MARKOV] if asked == "all" else [name.strip() for name in asked.split(",") if name.strip()]
+    for name in names:
+        if name not in (*known, MARKOV):
+            raise BadInput("models", f"all, or some of {', '.join((*known, MARKOV))}", name)
+    return names
+
+
+def _print_deal(document: Document, models: Sequence[str]) -> None:
     found = document["deal"]
     worth = "no amount" if found["amount"] is None else _worth(found["amount"], found["currency"])
     click.echo(f"{found['id']}: {found['name'] or NO_VALUE}, {found['state']}, {found['stage'] or 'no stage'}, {worth}")
@@ -157,7 +169,7 @@ def _print_deal(document: Document) -> None:
         worth = "" if waits else f", {_worth(conversion['amount'], conversion['currency'])}"
         click.echo(f"\n{conversion['kind']} at {conversion['at']}{worth}{waits}")
         if not waits:
-            show(list(_touch_lines(conversion, document["models"])), "table")
+            show(list(_touch_lines(conversion, models)), "table")
 
 
 def _worth(amount: int, currency: str) -> str:
@@ -169,19 +181,24 @@ def _touch_lines(conversion: Document, models: Sequence[str]) -> Iterator[Row]:
     for touch in conversion["touches"]:
         source = " / ".join(each for each in (touch["channel"], touch["source"], touch["campaign"]) if each)
         who = {"at": touch["at"], "person": touch["person"], "kind": touch["kind"], "from": source}
-        effect = _effect(touch["credits"])["effect"]
-        shares = _shares(touch["credits"], conversion, models)
-        yield {**who, "stage": touch["funnel_stage"], **shares, MARKOV: "" if effect is None else f"{effect:.4f}"}
+        yield {**who, "stage": touch["funnel_stage"], **_shares(touch["credits"], conversion, models)}
     if conversion["unattributed"]:
         none = {"at": "", "person": "", "kind": "unattributed", "from": "", "stage": ""}
-        yield {**none, **_shares(conversion["unattributed"], conversion, models), MARKOV: ""}
+        yield {**none, **_shares(conversion["unattributed"], conversion, models)}
 
 
 def _shares(credits: Document, conversion: Document, models: Sequence[str]) -> dict[str, str]:
-    """Each model's amount; its part of the conversion when that is worth nothing."""
+    """Each model's amount; its part of the conversion when that is worth nothing; markov's removal effect."""
+    return {name: _share(credits.get(name, {}), conversion, name) for name in models}
+
+
+def _share(credit: Document, conversion: Document, model: str) -> str:
+    if model == MARKOV:
+        effect = credit.get("effect")
+        return "" if effect is None else f"{effect:.4f}"
     if conversion["amount"]:
-        return {name: money(credits.get(name, {}).get("amount", 0), conversion["currency"]) for name in models}
-    return {name: f"{credits.get(name, {}).get('count', 0) / 10_000:.2f} %" for name in models}
+        return money(credit.get("amount", 0), conversion["currency"])
+    return f"{credit.get('count', 0) / 10_000:.2f} %"
 
 
 @report.command()

@@ -13,6 +13,8 @@ from streams.journeys import Document
 from streams.printing import Row, Style, show
 from streams.warmth import MOST
 
+MOST_REASONS = 2
+"""So many causes fit a line; JSON has all."""
 _LIMIT = click.option("--limit", default=MOST, show_default=True, help="At most so many of each state.")
 
 
@@ -91,7 +93,7 @@ def _transition(alert: Document) -> dict[str, Any]:
 
 def _reasons(alert: Document) -> Iterator[str]:
     """What lifted the account, and what had cooled it; or what let it go cold."""
-    for cause in alert["causes"][:5]:
+    for cause in alert["causes"][:MOST_REASONS]:
         share = f" {cause['share']:.0%}" if cause["share"] is not None else ""
         yield f"{_words(cause)}{share}"
     for touch in alert["lastTouches"][:1]:

@@ -454,3 +454,12 @@ def test_a_filter_is_asked_of_the_live_totals_and_follows_them(story: Place) -> 
     )
     assert scanned == whole
     assert "chat" in {row["kind"] for row in whole}
+
+
+def test_a_table_of_a_deal_shows_a_few_models_or_those_asked_for(story: Place) -> None:
+    usual, asked = (story.run("report", "deal", "D1", *more).stdout for more in ((), ("--models", "shapley,markov")))
+
+    assert "time decay" in usual and "shapley" not in usual
+    assert "shapley" in asked and "markov" in asked and "linear" not in asked
+    assert "one of" not in story.run("report", "deal", "D1", "--models", "all").stdout
+    assert "expected all, or some of" in story.run("report", "deal", "D1", "--models", "magic", code=2).stderr
