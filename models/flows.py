@@ -117,10 +117,12 @@ def _within(tables: Tables, table: str, period: Period) -> Iterator[tuple[Values
     for name in tables:
         of, _, time = name.rpartition(":")
         if of == table and _reaches(period, time):
+            lies_within: dict[str, bool] = {}
             for field, numbers in tables[name].items():
                 number, *values = values_in(field)
-                at = f"{time}-{number}"
-                if period.has_whole(at) if len(time) == _YEAR else at in period:
+                if number not in lies_within:
+                    lies_within[number] = f"{time}-{number}" in period
+                if lies_within[number]:
                     yield tuple(values), numbers
 
 

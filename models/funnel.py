@@ -83,10 +83,10 @@ class Velocity(NamedTuple):
     per_day: Fraction | None
 
 
-def velocity_tables(period: Period, months: Iterable[str]) -> list[str]:
+def velocity_tables(by: str, period: Period, months: Iterable[str]) -> list[str]:
     """The tables that `velocities` reads."""
     known = list(months)
-    return [OPEN_OWNERS, *tables_needed(CLOSED, period, known), *tables_needed(CYCLES, period, known)]
+    return [_opened_in(by), *tables_needed(CLOSED, period, known), *tables_needed(CYCLES, period, known)]
 
 
 def velocities(tables: Tables, by: str, period: Period) -> list[Velocity]:
@@ -95,19 +95,25 @@ def velocities(tables: Tables, by: str, period: Period) -> list[Velocity]:
     for (pipeline, owner), numbers in happened(tables, CLOSED, period).items():
         closed[_value(by, pipeline, owner)].append(Closed(*numbers))
     opened: dict[str | None, int] = defaultdict(int)
-    for (owner, pipeline, *_), numbers in happened(tables, OPEN_OWNERS).items():
-        opened[_value(by, pipeline, owner)] += Open(*numbers).deals
-    cycles = happened(tables, CYCLES, period)
+    for (first, *_), numbers in happened(tables, _opened_in(by)).items():
+        opened[_value(by, first, first)] += Open(*numbers).deals
+    cycles: dict[str | None, Sums] = defaultdict(dict)
+    for (pipeline, owner, chunk), numbers in happened(tables, CYCLES, period).items():
+        cycles[_value(by, pipeline, owner)][pipeline, owner, chunk] = numbers
     found = []
     for value in sorted({*closed, *opened}, key=lambda value: (value is None, value or "")):
-        lasted = {key: numbers for key, numbers in cycles.items() if _value(by, *key[:2]) == value}
         sums = Closed(*map(sum, zip(Closed(), *closed[value], strict=True)))
-        found.append(_velocity(value, opened[value], sums, nearest_rank(durations(lasted), 5)))
+        found.append(_velocity(value, opened[value], sums, nearest_rank(durations(cycles[value]), 5)))
     return found
 
 
+def _opened_in(by: str) -> str:
+    """The smallest table that has the open deals by what is asked: its fields begin with an owner or a pipeline."""
+    return OPEN_OWNERS if by == "owner" else OPEN
+
+
 def _value(by: str, pipeline: str, owner: str | None) -> str | None:
-    return {"pipeline": pipeline, "owner": owner}.get(by, "total")
+    return pipeline if by == "pipeline" else owner if by == "owner" else "total"
 
 
 def _velocity(value: str | None, opened: int, closed: Closed, median: int | None) -> Velocity:

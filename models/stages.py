@@ -32,10 +32,9 @@ def _first(fields: Iterable[str]) -> dict[_Stage, str]:
 
 def first_named(tables: Tables) -> dict[_Stage, str]:
     """When (to the hour, UTC) a fact first named each stage; needs `naming_tables`."""
-    return {
-        stage: _first(tables.get(f"{NAMED}:{month}", {})).get(stage, month)
-        for stage, month in first_months(tables).items()
-    }
+    months = first_months(tables)
+    within = {month: _first(tables.get(f"{NAMED}:{month}", {})) for month in set(months.values())}
+    return {stage: within[month].get(stage, month) for stage, month in months.items()}
 
 
 def stage_orders(tables: Tables, settings: Settings) -> dict[str, list[str]]:

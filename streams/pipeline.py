@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 from models.catalogue import OPEN as OPEN_CREDITS
@@ -186,7 +187,7 @@ async def velocity(
     known = await statistics(redis, settings, day, where)
     return [
         {"period": name, **({} if by == "total" else {by: each.value}), **_velocity_row(each, settings)}
-        async for name, period, tables in _periods(known, grain, since, until, velocity_tables)
+        async for name, period, tables in _periods(known, grain, since, until, partial(velocity_tables, by))
         for each in velocities(tables, by, period)
     ]
 
@@ -230,7 +231,7 @@ async def funnel(
     """
     known = await statistics(redis, settings, day, where)
     kind = _one_of("conversion", conversion_kinds(settings), conversion)
-    cells = await known.cells(kind, FUNNEL_CHANNEL, _between(since, until))
+    cells = _by_time(await known.cells(kind, FUNNEL_CHANNEL, _between(since, until)))
     place = _place_of(model, settings)
     told: Row = {"credits": [], "stages": [], "time_to_buy": [], "accounts": []}
     async for name, period, tables in _periods(known, grain, since, until, funnel_tables):
@@ -242,14 +243,28 @@ async def funnel(
     return told
 
 
-def _funnel_credits(cells: Cells, period: Period, place: int, known: Statistics) -> Iterator[Row]:
-    """Credits of the period by funnel stage, in its order, and channel, the greatest amount first."""
-    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+def _by_time(cells: Cells) -> dict[str, dict[str, int]]:
+    """Each day's (or month's) cells by value."""
+    times: dict[str, dict[str, int]] = defaultdict(dict)
     for cell, vector in cells.items():
-        if cell.day in period:
-            stage, _, channel = str(cell.value).partition(":")
-            mine, numbers = sums[stage, channel or stage], numbers_of(vector, known.rules.width)
-            mine[:] = mine[0] + numbers[place], mine[1] + numbers[place + 1]
+        times[cell.day][str(cell.value)] = vector
+    return times
+
+
+def _funnel_credits(
+    times: Mapping[str, Mapping[str, int]], period: Period, place: int, known: Statistics
+) -> Iterator[Row]:
+    """Credits of the period by funnel stage, in its order, and channel, the greatest amount first."""
+    vectors: dict[str, int] = defaultdict(int)
+    for time in times:
+        if time in period:
+            for value, vector in times[time].items():
+                vectors[value] += vector
+    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for value, vector in vectors.items():
+        stage, _, channel = value.partition(":")
+        mine, numbers = sums[stage, channel or stage], numbers_of(vector, known.rules.width)
+        mine[:] = mine[0] + numbers[place], mine[1] + numbers[place + 1]
     currency = known.rules.settings.currency
     for (stage, channel), (count, amount) in sorted(sums.items(), key=_funnel_order):
         if count or amount:

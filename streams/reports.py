@@ -20,7 +20,7 @@ from models.usage import USES
 from streams import committees, earned, journeys
 from streams import warmth as warmths
 from streams.filtered import read_filtered_counts
-from streams.tables import key, read_counts, waiting_entry
+from streams.tables import key, read_counts, read_fields, waiting_entry
 
 Row = dict[str, Any]
 credits = earned.credits
@@ -41,8 +41,8 @@ async def pipeline(redis: Any, settings: Settings, where: Where = ()) -> list[Ro
     What the live page asks every second: `touchline report pipeline` (streams.pipeline) tells more.
     """
     stages = (await read_filtered_counts(redis, settings, [PIPELINE], where))[PIPELINE]
-    named = await read_counts(redis, settings, [NAMED])
-    named.update(await read_counts(redis, settings, naming_tables(named)))
+    named = await read_fields(redis, settings, [NAMED])
+    named.update(await read_fields(redis, settings, naming_tables(named)))
     places = stage_places(named, settings)
     rows = [
         {"stage": stage, "count": count, "amount": amount, "currency": settings.currency}

@@ -23,7 +23,7 @@ from models.settings import Settings
 from models.times import SECOND, day_of, end_of
 from streams.filtered import read_cells, read_filtered_counts
 from streams.reference import rules_from
-from streams.tables import read_counts
+from streams.tables import read_fields
 
 ReadTables = Callable[[Sequence[str]], Awaitable[Tables]]
 ReadCells = Callable[[str, str, Period | None], Awaitable[Cells]]
@@ -76,7 +76,7 @@ def _live(redis: Any, settings: Settings, day: str, where: Where) -> Statistics:
         every = [name for name in names if _is_everybodys(name)]
         some = [name for name in names if not _is_everybodys(name)]
         found = await read_filtered_counts(redis, settings, some, where)
-        return {**found, **(await read_counts(redis, settings, every) if every else {})}
+        return {**found, **(await read_fields(redis, settings, every) if every else {})}
 
     async def read_live_cells(conversion: str, dimension: str, period: Period | None) -> Cells:
         days, by_day = period or ALL_TIME, period is None
@@ -86,7 +86,7 @@ def _live(redis: Any, settings: Settings, day: str, where: Where) -> Statistics:
 
 
 def _is_everybodys(table: str) -> bool:
-    """The order of stages is that of all deals, whatever accounts are asked for."""
+    """The order of stages is that of all deals, whatever accounts are asked for; only names are told of it."""
     return table == NAMED or table.startswith(f"{NAMED}:")
 
 

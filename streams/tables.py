@@ -67,6 +67,7 @@ COUNTING_LANES = ("visitors", "members", "accounts")
 """The lanes that keep counts."""
 MOST_DUE = 500
 _MOST_ARGUMENTS = 4000
+_NUMBER_BYTES = 8
 _DAY, _MONTH = len("2026-04-03"), len("2026-04")
 _READ_AT_ONCE = 500
 _SCANNED_AT_ONCE = 5000
@@ -255,9 +256,29 @@ def _summed(hashes: Iterable[Mapping[bytes, bytes]]) -> dict[str, Numbers]:
     widths: dict[bytes, int] = {}
     for fields in hashes:
         for name, value in fields.items():
-            sums[name] = sums.get(name, 0) + unpack_vector(value)
-            widths[name] = len(value) // 8
-    return {name.decode(): tuple(numbers_of(total, widths[name])) for name, total in sums.items() if total}
+            if len(value) == _NUMBER_BYTES:  # the most frequent by far
+                sums[name] = sums.get(name, 0) + int.from_bytes(value, "little", signed=True)
+            else:
+                sums[name] = sums.get(name, 0) + unpack_vector(value)
+                widths[name] = len(value) // _NUMBER_BYTES
+    return {
+        name.decode(): tuple(numbers_of(total, widths[name])) if name in widths else (total,)
+        for name, total in sums.items()
+        if total
+    }
+
+
+async def read_fields(redis: Any, settings: Settings, tables: Sequence[str]) -> dict[str, dict[str, Numbers]]:
+    """Each table's fields, each with no numbers: of very many fields that is all some reports ask for."""
+    places = [(lane, partition) for lane in COUNTING_LANES for partition in range(settings.partitions)]
+    pipeline = redis.pipeline(transaction=False)
+    for table in tables:
+        for place in places:
+            pipeline.hkeys(table_key(settings, *place, "counts", table))
+    found = batched(await pipeline.execute(), len(places))
+    return {
+        table: {name.decode(): () for name in set().union(*names)} for table, names in zip(tables, found, strict=True)
+    }
 
 
 async def count_tables(redis: Any, settings: Settings) -> AsyncIterator[str]:
