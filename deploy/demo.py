@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deploy.messages import Fact
 from deploy.world import DAYS, World, live, sample_world
-from models import facts
+from models import decoding, facts
 from models.errors import TouchlineError, Unavailable
 from models.settings import Settings
 from streams import artifacts, children, config
@@ -175,7 +175,7 @@ async def _send(chunk: Iterable[Fact], sender: Sender, settings: Settings) -> No
 
 def _record(topic: str, message: dict[str, Any], settings: Settings) -> Record:
     value = msgspec.json.encode(message)
-    fact = facts.decode(topic, value, time.time_ns() // 1000, settings)
+    fact = decoding.decode(topic, value, time.time_ns() // 1000, settings)
     return facts.key_of(topic, fact), value
 
 

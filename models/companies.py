@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from models.decoding import decode
 from models.entity import Contents
-from models.facts import ACCOUNT_CHANGES, AccountChange, decode
+from models.facts import ACCOUNT_CHANGES, AccountChange
 from models.filters import Labels, labels_of
 from models.identity import Link
 from models.profiles import Profile, Stated, profile_of, said_by, stated

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from models.accounts import Account, Totals
 from models.counts import add_counts
 from models.customers import Customer
+from models.decoding import decode
 from models.entity import Conflict, Outcome
 from models.errors import BadInput
 from models.facts import (
@@ -31,7 +32,6 @@ from models.facts import (
     FormFill,
     Identification,
     Verdict,
-    decode,
     key_of,
 )
 from models.facts import Hit as ViewFact

@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from models.counts import SHARED, Count, Counted
 from models.deals import Deal, fold
+from models.decoding import decode
 from models.entity import Conflict, Contents, Outcome, put, reports, take
 from models.facts import (
     BILLING,
@@ -24,7 +25,6 @@ from models.facts import (
     Fact,
     Refund,
     TouchFact,
-    decode,
 )
 from models.groups import Group
 from models.identity import Link, account_id, email_domain

@@ -33,6 +33,7 @@ from models.conversions import (
 )
 from models.counts import SHARED, Count, Counts, Numbers, add_counts, table_of, without_zero_counts
 from models.deals import Conversion, Deal, booked_as, conversions_of, fold, won_at
+from models.decoding import decode
 from models.errors import BadInput
 from models.facts import (
     ACCOUNT_CHANGES,
@@ -55,7 +56,6 @@ from models.facts import (
     TouchFact,
     Unlink,
     Verdict,
-    decode,
     key_of,
 )
 from models.facts import Hit as PageView

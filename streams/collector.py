@@ -25,8 +25,9 @@ from uuid import uuid4
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from models.decoding import decode
 from models.errors import BadInput, NotFound, TouchlineError, Unavailable
-from models.facts import decode, key_of
+from models.facts import key_of
 from models.settings import Settings
 from models.times import to_text
 from streams.answers import TooLarge, Unauthorized, problem, status_of

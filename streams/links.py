@@ -14,8 +14,14 @@ from uuid import uuid4
 import msgspec
 
 from models.accounts import Account
+from models.decoding import decode
 from models.errors import BadInput, NotFound
-from models.facts import ACCOUNT_CHANGES, CONTACT_CHANGES, IDENTITIES, decode, key_of
+from models.facts import (
+    ACCOUNT_CHANGES,
+    CONTACT_CHANGES,
+    IDENTITIES,
+    key_of,
+)
 from models.identity import Link, person_id
 from models.members import Contact, Person
 from models.reports import CONTACT, LINK, TOUCH, WATCH, Parts, tag_in, tag_of

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models import facts
+from models import decoding, facts
 from models.errors import BadInput, NotFound, Unavailable
 from models.partitions import partition_of
 from models.settings import Settings
@@ -101,7 +101,7 @@ class Loading:
         )
 
     def _key(self, value: bytes) -> str:
-        fact = facts.decode(self._topic, value, self._recorded_at, self._settings)
+        fact = decoding.decode(self._topic, value, self._recorded_at, self._settings)
         return facts.key_of(self._topic, fact)
 
     def _refuse(self, file: str, line: int, error: BadInput) -> None:

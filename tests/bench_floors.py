@@ -1,7 +1,7 @@
 """What the lanes are compared with, each in a process of its own on the same topics.
 
     python -m tests.bench_floors orjson N     aiokafka's getmany and orjson, nothing done
-    python -m tests.bench_floors facts N      the same with models.facts.decode, every field checked
+    python -m tests.bench_floors facts N      the same with models.decoding.decode, every field checked
     python -m tests.bench_floors faust N      a plain Faust agent: one event at a time, all in dicts
 
 Where Kafka is stands in the environment, as for every role. Each takes N facts, prints
@@ -22,7 +22,8 @@ import msgspec
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from models.facts import DEAL_CHANGES, IDENTITIES, PAGE_VIEWS, decode
+from models.decoding import decode
+from models.facts import DEAL_CHANGES, IDENTITIES, PAGE_VIEWS
 from models.settings import Settings
 from streams import config
 from streams.config import kafka_options

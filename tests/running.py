@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from click.testing import CliRunner, Result
 
-from models import facts
+from models import decoding, facts
 from models.settings import Settings
 from models.times import parse_instant
 from streams import cli
@@ -69,7 +69,7 @@ class Place:
         async with connected(self.settings) as sender:
             for topic, body in some:
                 value = msgspec.json.encode(body)
-                key = facts.key_of(topic, facts.decode(topic, value, RECORDED_AT, self.settings))
+                key = facts.key_of(topic, decoding.decode(topic, value, RECORDED_AT, self.settings))
                 await sender.send(topic, [(key, value)])
             await sender.flush()
 

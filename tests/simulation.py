@@ -34,8 +34,9 @@ from models import lanes
 from models.accounts import Account, Totals
 from models.conversions import pack_vector, unpack_numbers, unpack_vector
 from models.counts import Count, Counts, add_counts, without_zero_counts
+from models.decoding import decode
 from models.errors import BadInput
-from models.facts import decode, key_of
+from models.facts import key_of
 from models.lanes import LANES
 from models.members import Person
 from models.partitions import partition_of

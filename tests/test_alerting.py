@@ -16,7 +16,8 @@ from models.accounts import Account, Totals
 from models.alerting import finished
 from models.alerts import Alert, encode
 from models.deals import Deal
-from models.facts import ACCOUNT_CHANGES, decode
+from models.decoding import decode
+from models.facts import ACCOUNT_CHANGES
 from models.members import Lead
 from models.reports import Parts, Report, Wake, pack, tag_of
 from models.times import DAY, HOUR, MINUTE, parse_instant, to_text

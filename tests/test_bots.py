@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from models.bots import STORM_HITS, Aside, is_storm
+from models.decoding import decode
 from models.errors import BadInput
-from models.facts import decode
 from models.recompute import Books, recompute
 from models.sessions import Hit
 from models.settings import Settings

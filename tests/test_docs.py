@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from models import facts
+from models import decoding, facts
 from models.settings import Settings, parse_settings
 from models.times import parse_instant
 
@@ -27,7 +27,7 @@ READY_SECONDS = 120
 
 @pytest.mark.parametrize(("topic", "example"), EXAMPLES, ids=[f"{topic}-{n}" for n, (topic, _) in enumerate(EXAMPLES)])
 def test_each_example_of_a_fact_is_valid(topic: str, example: str) -> None:
-    fact = facts.decode(topic, example.encode(), parse_instant("2026-11-01", "now"), Settings())
+    fact = decoding.decode(topic, example.encode(), parse_instant("2026-11-01", "now"), Settings())
 
     assert facts.key_of(topic, fact)
 

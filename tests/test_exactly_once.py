@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError
 from redis import Redis
 
 from deploy.world import sample_world
-from models import facts
+from models import decoding, facts
 from models.errors import BadInput
 from models.partitions import partition_of
 from models.settings import Kafka, Settings
@@ -150,7 +150,7 @@ def load(rng: random.Random) -> list[Placed]:
 def placed(topic: str, value: bytes, rng: random.Random) -> int:
     """The fact's own partition, now and then any."""
     try:
-        own = facts.key_of(topic, facts.decode(topic, value, FAR_FUTURE, Settings()))
+        own = facts.key_of(topic, decoding.decode(topic, value, FAR_FUTURE, Settings()))
     except BadInput:
         return 0
     return rng.randrange(PARTITIONS) if rng.random() < 0.01 else partition_of(own, PARTITIONS)

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from models.decoding import decode
 from models.errors import BadInput
 from models.facts import (
     ContactChange,
@@ -14,7 +15,6 @@ from models.facts import (
     Identification,
     Refund,
     TouchFact,
-    decode,
     key_of,
 )
 from models.identity import account_id

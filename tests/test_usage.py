@@ -8,8 +8,8 @@ import pytest
 
 from models.accounts import Account
 from models.counts import table_of
+from models.decoding import decode
 from models.errors import BadInput
-from models.facts import decode
 from models.recompute import Books, recompute
 from models.settings import Settings
 from models.usage import USES

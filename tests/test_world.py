@@ -14,7 +14,7 @@ import pytest
 
 from deploy.demo import THROUGH_THE_DOOR
 from deploy.world import DAYS, STAGES, World, live, sample_world
-from models import facts
+from models import decoding, facts
 from models.settings import Settings
 
 END = datetime(2026, 6, 1, 9, 30, tzinfo=UTC)
@@ -29,7 +29,7 @@ def world() -> World:
 def decoded() -> tuple[facts.Fact, ...]:
     recorded_at = int(END.timestamp()) * 1_000_000
     return tuple(
-        facts.decode(topic, msgspec.json.encode(fact), recorded_at, Settings()) for topic, fact in world().facts
+        decoding.decode(topic, msgspec.json.encode(fact), recorded_at, Settings()) for topic, fact in world().facts
     )
 
 
@@ -146,7 +146,7 @@ def test_life_goes_on_with_valid_facts_of_every_kind_at_the_times_given() -> Non
     after = following(1, 3_000)
 
     for topic, fact in after:
-        facts.decode(topic, msgspec.json.encode(fact), recorded_at, Settings())
+        decoding.decode(topic, msgspec.json.encode(fact), recorded_at, Settings())
     counts = Counter(topic for topic, _ in after)
     assert set(counts) == {"page-views", "form-fills", "identities", "touches", "deal-changes", "billing"}
     assert sum(counts[topic] for topic in THROUGH_THE_DOOR) > 0.8 * len(after)

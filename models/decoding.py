@@ -1,0 +1,395 @@
+"""From the bytes of a record to a fact, checked in one pass: a fact with any invalid field is refused as a whole."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from models.errors import BadInput
+from models.facts import (
+    ACCOUNT_CHANGES,
+    BILLING,
+    CONTACT_CHANGES,
+    DEAL_CHANGES,
+    FORM_FILLS,
+    IDENTITIES,
+    MOST_ATTRIBUTES,
+    PAGE_VIEWS,
+    PRODUCT_USAGE,
+    TOUCHES,
+    AccountChange,
+    AttributeValue,
+    ContactChange,
+    DealChange,
+    Fact,
+    Id,
+    IsBot,
+    ProductUsage,
+    Refund,
+    Scalar,
+    TouchFact,
+)
+from models.identity import as_text, person_id
+from models.ids import snake
+from models.money import parse_amount, parse_currency, to_minor
+from models.segment import Segment, read_form_fill, read_hit, read_identity
+from models.settings import Settings
+from models.times import DAY, parse_instant, to_text
+
+
+class _Touch(Struct):
+    touchId: Id
+    timestamp: str
+    person: Scalar
+    kind: Annotated[str, Meta(min_length=1)]
+    receivedAt: str | None = None
+    team: str | None = None
+    rep: str | None = None
+    channel: str | None = None
+    source: str | None = None
+    medium: str | None = None
+    campaign: str | None = None
+    content: str | None = None
+    landingPage: str | None = None
+    updatedAt: str | None = None
+    deleted: bool | None = None
+
+
+class _Contact(Struct):
+    messageId: Id
+    timestamp: str
+    person: Scalar
+    source: Annotated[str, Meta(min_length=1)]
+    receivedAt: str | None = None
+    account: str | int | None | UnsetType = UNSET
+    createdAt: str | None | UnsetType = UNSET
+    role: str | None | UnsetType = UNSET
+
+
+class _Account(Struct):
+    messageId: Id
+    timestamp: str
+    account: str | int
+    receivedAt: str | None = None
+    domains: tuple[str, ...] | None | UnsetType = UNSET
+    customers: tuple[str, ...] | None | UnsetType = UNSET
+    mergedInto: str | int | None | UnsetType = UNSET
+    parent: str | int | None | UnsetType = UNSET
+    name: str | None | UnsetType = UNSET
+    quiet: bool | None | UnsetType = UNSET
+    attributes: dict[str, AttributeValue | None] | None | UnsetType = UNSET
+
+
+class _DealContact(Struct):
+    person: Scalar
+    role: str | None = None
+
+
+class _Deal(Struct):
+    dealId: str | int
+    messageId: Id
+    timestamp: str
+    receivedAt: str | None = None
+    account: str | int | None | UnsetType = UNSET
+    contacts: list[Scalar | _DealContact] | None | UnsetType = UNSET
+    name: str | None | UnsetType = UNSET
+    pipeline: str | None | UnsetType = UNSET
+    stage: str | None | UnsetType = UNSET
+    amount: Raw | UnsetType = UNSET
+    currency: str | None | UnsetType = UNSET
+    owner: str | None | UnsetType = UNSET
+    createdAt: str | None | UnsetType = UNSET
+    expectedClose: str | None | UnsetType = UNSET
+    deleted: bool | None | UnsetType = UNSET
+
+
+class _Billing(Struct):
+    type: str
+    messageId: Id
+    timestamp: str
+    dealId: str | int
+    amount: Raw
+    currency: str | None = None
+    receivedAt: str | None = None
+
+
+class _Usage(Struct):
+    messageId: Id
+    timestamp: str
+    person: Scalar
+    event: str
+    count: Annotated[int, Meta(ge=1, le=10**9)] | None = None
+    account: str | int | None = None
+    receivedAt: str | None = None
+
+
+def decode(
+    topic: str, value: bytes | None, recorded_at: int, settings: Settings, is_bot: IsBot = lambda agent: False
+) -> Fact:
+    """The fact in a Kafka record of `topic` that was recorded at `recorded_at` (µs).
+
+    `is_bot` judges messages that carry no judgement of when they arrived.
+    Raises BadInput, naming the field, when the record is no valid fact: the lane sends
+    it to the dead letters and goes on.
+    """
+    if value is None or len(value) > settings.max_fact_bytes:
+        size = 0 if value is None else len(value)
+        raise BadInput(topic, f"a JSON object of at most {settings.max_fact_bytes} bytes", f"{size} bytes")
+    try:
+        raw = _DECODERS[topic].decode(value)
+    except RecursionError:
+        raise BadInput(topic, "JSON nested less deeply", value[:80].decode(errors="replace")) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        message, _, path = str(error).partition(" - at `$")
+        raise BadInput(topic + path.strip("`"), message, value[:200].decode(errors="replace")) from None
+    if type(raw) is Segment and raw.bot is None and raw.context and raw.context.userAgent:
+        raw.bot = is_bot(raw.context.userAgent)
+    return _READERS[topic](raw, value, _instant(raw, topic, recorded_at), settings)
+
+
+def _instant(raw: Any, topic: str, recorded_at: int) -> int:
+    at = parse_instant(raw.timestamp, topic, "timestamp")
+    latest = recorded_at if raw.receivedAt is None else parse_instant(raw.receivedAt, topic, "receivedAt")
+    if at > latest + DAY:
+        raise BadInput(f"{topic}.timestamp", f"an instant up to 24 h after {to_text(latest)}", raw.timestamp)
+    return at
+
+
+def _clean(text: str | None) -> str | None:
+    """Trimmed; None when nothing is left."""
+    return (text.strip() or None) if text else None
+
+
+def _lower(text: str | None) -> str | None:
+    return (text.strip().lower() or None) if text else None
+
+
+def _read_touch(raw: _Touch, value: bytes, at: int, settings: Settings) -> TouchFact:
+    kind = snake(raw.kind)
+    if not kind:
+        raise BadInput("touches.kind", "a kind of touch such as call or demo", raw.kind)
+    updated = None if raw.updatedAt is None else parse_instant(raw.updatedAt, "touches.updatedAt")
+    return TouchFact(
+        at=at,
+        id=raw.touchId,
+        person=person_id(raw.person, settings),
+        kind=KIND_NAMES.get(kind, kind),
+        raw=value,
+        updated_at=updated,
+        deleted=bool(raw.deleted),
+        team=_lower(raw.team),
+        rep=_clean(raw.rep),
+        channel=snake(raw.channel) or None if raw.channel else None,
+        source=_lower(raw.source),
+        medium=_lower(raw.medium),
+        campaign=_lower(raw.campaign),
+        content=_lower(raw.content),
+        landing_page=_clean(raw.landingPage),
+    )
+
+
+KIND_NAMES = {
+    "email_open": "email_opened",
+    "e_mail_opened": "email_opened",
+    "e_mail_open": "email_opened",
+    "email_click": "email_clicked",
+    "e_mail_clicked": "email_clicked",
+    "e_mail_click": "email_clicked",
+    "email_reply": "email_replied",
+    "e_mail_replied": "email_replied",
+    "e_mail_reply": "email_replied",
+    "reply": "email_replied",
+    "download": "content_download",
+    "trial": "trial_started",
+    "milestone": "product_milestone",
+    "quote": "quote_sent",
+    "phone_call": "call",
+}
+
+
+def _account_id(value: str | int | None | UnsetType) -> str | None | UnsetType:
+    """The id; exports write an empty one where a CRM has none."""
+    if value is None or isinstance(value, UnsetType):
+        return value
+    return as_text(value).strip() or None
+
+
+def _needed(value: str | int, where: str) -> str:
+    text = as_text(value).strip()
+    if not text or len(text) > 512:
+        raise BadInput(where, "an id of 1 to 512 characters", value)
+    return text
+
+
+def _optional_instant(value: str | None | UnsetType, where: str) -> int | None | UnsetType:
+    return parse_instant(value, where) if isinstance(value, str) else value
+
+
+def _read_contact(raw: _Contact, value: bytes, at: int, settings: Settings) -> ContactChange:
+    person = person_id(raw.person, settings)
+    if person is None:
+        raise BadInput("contact-changes.person", "an e-mail or user id that is nobody's placeholder", raw.person)
+    account = _account_id(raw.account)
+    created = _optional_instant(raw.createdAt, "contact-changes.createdAt")
+    role = _lower(raw.role) if isinstance(raw.role, str) else raw.role
+    return ContactChange(at, raw.messageId, person, raw.source.strip(), value, account, created, role)
+
+
+def _read_account(raw: _Account, value: bytes, at: int, settings: Settings) -> AccountChange:
+    return AccountChange(
+        at=at,
+        id=raw.messageId,
+        account=_needed(raw.account, "account-changes.account"),
+        raw=value,
+        domains=_list_of(raw.domains, "account-changes.domains", "a domain such as acme.com"),
+        customers=_list_of(raw.customers, "account-changes.customers", "a customer's id such as stripe:cus_1"),
+        merged_into=_account_id(raw.mergedInto),
+        parent=_account_id(raw.parent),
+        name=_clean(raw.name) if isinstance(raw.name, str) else raw.name,
+        quiet=raw.quiet,
+        attributes=_attributes(raw.attributes),
+    )
+
+
+def _list_of(value: tuple[str, ...] | None | UnsetType, where: str, what: str) -> tuple[str, ...] | None | UnsetType:
+    """A whole list, each entry trimmed and once."""
+    if not isinstance(value, tuple):
+        return value
+    entries = tuple(dict.fromkeys(entry.strip() for entry in value))
+    for entry in entries:
+        if not entry or len(entry) > 512:
+            raise BadInput(where, what, entry)
+    return entries
+
+
+def _attributes(
+    given: dict[str, AttributeValue | None] | None | UnsetType,
+) -> dict[str, AttributeValue | None] | None | UnsetType:
+    """Attributes by name, which has no case; an empty text is as good as null."""
+    if not isinstance(given, dict):
+        return given
+    if len(given) > MOST_ATTRIBUTES:
+        raise BadInput("account-changes.attributes", f"at most {MOST_ATTRIBUTES} attributes", len(given))
+    attributes = {name.strip().lower(): _attribute(name, value) for name, value in given.items()}
+    if "" in attributes:
+        raise BadInput("account-changes.attributes", "a name for each attribute", "")
+    return attributes
+
+
+def _attribute(name: str, value: AttributeValue | None) -> AttributeValue | None:
+    if isinstance(value, str) and len(value) > 512:
+        raise BadInput(f"account-changes.attributes.{name}", "a text of at most 512 characters", value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise BadInput(f"account-changes.attributes.{name}", "an integer of 64 bits", value)
+    return _clean(value) if isinstance(value, str) else value
+
+
+def _read_deal(raw: _Deal, value: bytes, at: int, settings: Settings) -> DealChange:
+    return DealChange(
+        at=at,
+        id=raw.messageId,
+        deal=_needed(raw.dealId, "deal-changes.dealId"),
+        raw=value,
+        account=_account_id(raw.account),
+        contacts=_contacts(raw.contacts, settings),
+        name=raw.name,
+        pipeline=raw.pipeline,
+        stage=_stage(raw.stage),
+        amount=_amount(raw.amount),
+        currency=_optional_currency(raw.currency),
+        owner=raw.owner.strip() or None if isinstance(raw.owner, str) else raw.owner,
+        created_at=_optional_instant(raw.createdAt, "deal-changes.createdAt"),
+        expected_close=_day(raw.expectedClose),
+        deleted=raw.deleted,
+        roles=_roles(raw.contacts, settings),
+    )
+
+
+def _roles(value: list[Scalar | _DealContact] | None | UnsetType, settings: Settings) -> tuple[tuple[str, str], ...]:
+    """The role of each contact that has one, the first where a person is named twice."""
+    entries = value if isinstance(value, list) else ()
+    named = [
+        (person_id(entry.person, settings), _lower(entry.role)) for entry in entries if isinstance(entry, _DealContact)
+    ]
+    return tuple({person: role for person, role in reversed(named) if person and role}.items())
+
+
+def _contacts(
+    value: list[Scalar | _DealContact] | None | UnsetType, settings: Settings
+) -> tuple[str, ...] | None | UnsetType:
+    """The persons named, in order, each once; guarded values are dropped."""
+    if not isinstance(value, list):
+        return value
+    people = (person_id(entry.person if isinstance(entry, _DealContact) else entry, settings) for entry in value)
+    return tuple(dict.fromkeys(person for person in people if person))
+
+
+def _stage(value: str | None | UnsetType) -> str | None | UnsetType:
+    return (value.strip() or None) if isinstance(value, str) else value
+
+
+def _amount(value: Raw | UnsetType) -> Decimal | None | UnsetType:
+    if isinstance(value, UnsetType) or bytes(value) == b"null":
+        return UNSET if isinstance(value, UnsetType) else None
+    amount = parse_amount(bytes(value), "deal-changes.amount")
+    to_minor(amount, "USD", "deal-changes.amount")
+    if amount < 0:
+        raise BadInput("deal-changes.amount", "an amount of 0 or more", str(amount))
+    return amount
+
+
+def _optional_currency(value: str | None | UnsetType) -> str | None | UnsetType:
+    return parse_currency(value, "deal-changes.currency") if isinstance(value, str) else value
+
+
+def _day(value: str | None | UnsetType) -> str | None | UnsetType:
+    if not isinstance(value, str):
+        return value
+    return to_text(parse_instant(value, "deal-changes.expectedClose"))[:10]
+
+
+def _read_billing(raw: _Billing, value: bytes, at: int, settings: Settings) -> Refund:
+    if raw.type != "refund":
+        raise BadInput("billing.type", "refund", raw.type)
+    currency = parse_currency(raw.currency or settings.currency, "billing.currency")
+    given = parse_amount(bytes(raw.amount), "billing.amount")
+    amount = to_minor(given, currency, "billing.amount")
+    if given <= 0:
+        raise BadInput("billing.amount", "an amount above 0", str(given))
+    return Refund(at, raw.messageId, _needed(raw.dealId, "billing.dealId"), amount, currency, value)
+
+
+def _read_usage(raw: _Usage, value: bytes, at: int, settings: Settings) -> ProductUsage:
+    person, event = person_id(raw.person, settings), raw.event.strip()
+    if person is None:
+        raise BadInput("product-usage.person", "an e-mail or user id that is nobody's placeholder", raw.person)
+    if not event:
+        raise BadInput("product-usage.event", "what the product was used for", raw.event)
+    account = None if raw.account is None else as_text(raw.account).strip() or None
+    return ProductUsage(at, raw.messageId, person, event, raw.count or 1, account)
+
+
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    PAGE_VIEWS: msgspec.json.Decoder(Segment),
+    FORM_FILLS: msgspec.json.Decoder(Segment),
+    IDENTITIES: msgspec.json.Decoder(Segment),
+    TOUCHES: msgspec.json.Decoder(_Touch),
+    CONTACT_CHANGES: msgspec.json.Decoder(_Contact),
+    ACCOUNT_CHANGES: msgspec.json.Decoder(_Account),
+    DEAL_CHANGES: msgspec.json.Decoder(_Deal),
+    BILLING: msgspec.json.Decoder(_Billing),
+    PRODUCT_USAGE: msgspec.json.Decoder(_Usage),
+}
+_READERS: dict[str, Callable[[Any, bytes, int, Settings], Fact]] = {
+    PAGE_VIEWS: read_hit,
+    FORM_FILLS: read_form_fill,
+    IDENTITIES: read_identity,
+    TOUCHES: _read_touch,
+    CONTACT_CHANGES: _read_contact,
+    ACCOUNT_CHANGES: _read_account,
+    DEAL_CHANGES: _read_deal,
+    BILLING: _read_billing,
+    PRODUCT_USAGE: _read_usage,
+}
