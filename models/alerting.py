@@ -12,8 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from models.alerts import AccountOf, Alert, Cause, Cooled, Low, OpenDeal, Score, Share, alert_id
-from models.deals import Deal
-from models.pipeline import NONE, Stay, days_between, pipeline_of, stays_of
+from models.deals import Deal, pipeline_of
+from models.pipeline import NONE, Stay, days_between, stays_of
 from models.profiles import Profile
 from models.rules import Rules
 from models.times import to_text

@@ -13,6 +13,9 @@ from models.money import to_minor
 from models.rules import Rules
 from models.times import day_of
 
+DEFAULT_PIPELINE = "default"
+"""The name of the pipeline of deals that name none."""
+
 
 class Booking(msgspec.Struct, frozen=True, array_like=True, order=True):
     """A refund of the deal: positive minor units."""
@@ -27,7 +30,7 @@ class Deal(msgspec.Struct, frozen=True, array_like=True):
     """A deal as it stands; `stages` oldest first, without immediate repeats; `roles` (person, role) of contacts.
 
     `created_at` is None while nothing but refunds is known of it; `changed_at` is the time
-    of its latest fact.
+    of its latest fact, `named_by` the ids of the facts that brought it into its stages.
     """
 
     id: str
@@ -45,6 +48,7 @@ class Deal(msgspec.Struct, frozen=True, array_like=True):
     refunds: tuple[Booking, ...] = ()
     roles: tuple[tuple[str, str], ...] = ()
     changed_at: int = 0
+    named_by: tuple[str, ...] = ()
 
     @property
     def stage(self) -> str | None:
@@ -77,6 +81,7 @@ def fold(deal: str, changes: Iterable[DealChange], refunds: Iterable[Refund], re
         return Deal(deal, None, refunds=bookings)
     currency = _latest(ordered, "currency") or reporting
     amount: Decimal | None = _latest(ordered, "amount")
+    entries = _entries(ordered)
     return Deal(
         id=deal,
         created_at=_created(ordered),
@@ -85,7 +90,7 @@ def fold(deal: str, changes: Iterable[DealChange], refunds: Iterable[Refund], re
         name=_latest(ordered, "name"),
         pipeline=_latest(ordered, "pipeline"),
         owner=_latest(ordered, "owner"),
-        stages=_stages(ordered),
+        stages=tuple((change.at, _stage_of(change)) for change in entries),
         amount=None if amount is None else to_minor(amount, currency, "deal-changes.amount"),
         currency=currency,
         expected_close=_latest(ordered, "expected_close"),
@@ -93,6 +98,7 @@ def fold(deal: str, changes: Iterable[DealChange], refunds: Iterable[Refund], re
         refunds=bookings,
         roles=next((change.roles for change in reversed(ordered) if change.contacts is not UNSET), ()),
         changed_at=ordered[-1].at,
+        named_by=tuple(change.id for change in entries),
     )
 
 
@@ -106,12 +112,22 @@ def _created(ordered: Sequence[DealChange]) -> int:
     return ordered[0].at if created is None else created
 
 
-def _stages(ordered: Sequence[DealChange]) -> tuple[tuple[int, str | None], ...]:
-    entered: list[tuple[int, str | None]] = []
+def _entries(ordered: Iterable[DealChange]) -> list[DealChange]:
+    """The facts that brought the deal into another stage."""
+    entries: list[DealChange] = []
     for change in ordered:
-        if change.stage is not UNSET and (not entered or entered[-1][1] != change.stage):
-            entered.append((change.at, change.stage))
-    return tuple(entered)
+        if change.stage is not UNSET and (not entries or entries[-1].stage != change.stage):
+            entries.append(change)
+    return entries
+
+
+def _stage_of(change: DealChange) -> str | None:
+    return None if change.stage is UNSET else change.stage
+
+
+def pipeline_of(deal: Deal) -> str:
+    """The name of the deal's pipeline."""
+    return deal.pipeline or DEFAULT_PIPELINE
 
 
 def won_at(deal: Deal, rules: Rules) -> int | None:

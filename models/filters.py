@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 from models.conversions import Cells
 from models.counts import Count, Counts, Numbers
 from models.errors import BadInput
+from models.naming import is_naming
 from models.paths import counts_paths
 from models.profiles import Profile, compared
 
@@ -84,11 +85,11 @@ def cells_under(label: str, cells: Cells) -> Cells:
 
 
 def counts_under(label: str, counts: Mapping[Count, Numbers]) -> Counts:
-    """The counts as they are kept under a label; paths are asked of all accounts, whatever the filter."""
+    """The counts as they are kept under a label; paths and the order of stages are asked of all accounts."""
     return {
         Count(under(label, count.table), count.field): numbers
         for count, numbers in counts.items()
-        if not (label and counts_paths(count.table))
+        if not (label and (counts_paths(count.table) or is_naming(count.table)))
     }
 
 

@@ -19,11 +19,11 @@ from typing import NamedTuple
 from models.counts import Tables
 from models.flows import Period, durations, happened, month, nearest_rank, tables_needed
 from models.hazards import EXACT, HORIZON, Counter, Stage, observed, weeks_since
+from models.naming import NAMED
 from models.pipeline import (
     EXITS,
     EXPECTED,
     LEAD,
-    NAMED,
     OPEN,
     OPPORTUNITY,
     OUTCOMES,
@@ -36,7 +36,7 @@ from models.pipeline import (
     Wins,
 )
 from models.rules import Rules
-from models.stages import naming_tables, stage_orders
+from models.stages import stage_orders
 from models.times import day_numbered, number_of
 
 ENOUGH = 20
@@ -173,12 +173,12 @@ def first_tables(day: str, grain: str, months: Iterable[str]) -> list[str]:
 
 
 def more_tables(tables: Tables, day: str) -> list[str]:
-    """Those it reads then: when stages were first named, and who began a usual time before."""
+    """Those it reads then, beside `naming_tables`: who began a usual time before."""
     number = number_of(day)
     _, days = _win_days(tables, day)
     periods = [_days_up_to(number, RATE_DAYS), _days_up_to(number - days, YEAR_DAYS)]
     starts = (name for period in periods for name in tables_needed(STARTS, period, _months(period)))
-    return [*naming_tables(tables), *dict.fromkeys(starts)]
+    return list(dict.fromkeys(starts))
 
 
 # --- the forecast -----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from models.counts import Count, Counted, Tables
 from models.deals import Deal, is_open, lost_at, won_at
 from models.flows import Period, Sums, durations, happened, nearest_rank, tables_needed
+from models.naming import NAMED
 from models.pipeline import (
     CLOSED,
     CONVERTED,
@@ -21,7 +22,6 @@ from models.pipeline import (
     LEFT,
     LOST,
     MOVED,
-    NAMED,
     NONE,
     OPEN,
     OPEN_OWNERS,

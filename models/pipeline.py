@@ -12,11 +12,9 @@ open_owners     owner, pipeline, stage, entered, quality   see `Open`
 open_ages       by, value, created day                     open deals, their amount
 exits           pipeline, stage, week, exit, to            stays that ended so at that age
 outcomes        pipeline                                   deals won, lost
-named           pipeline, stage, month                     deals that first named the stage then
-named:2026-04   pipeline, stage, day and hour              the same within the month
 quality         attribute, value                           deals won, lost
 
-and by the day on which it happened (models.flows):
+beside when it named its stages (models.naming), and by the day on which things happened (models.flows):
 
 entered         pipeline, stage                            stays begun
 left            pipeline, stage, exit, chunk               histogram of the days of stays ended
@@ -34,22 +32,22 @@ from typing import NamedTuple
 
 from models.conversions import eligible
 from models.counts import Count, Counted, Numbers, field_of
-from models.deals import Conversion, Deal, is_open, lost_at, open_amount, won_at
+from models.deals import Conversion, Deal, is_open, lost_at, open_amount, pipeline_of, won_at
 from models.filters import NO_LABELS, Labels, parts_of
 from models.flows import MONTHS, Happening, counts_of, lasted
+from models.naming import naming_counts
 from models.rules import Rules
-from models.times import HOUR, day_of, number_of, to_text
+from models.times import day_of, number_of
 from models.touches import Touch
 
 NONE = "(none)"
 """The stage of a deal before it has one, and whatever else is not known."""
-DEFAULT_PIPELINE = "default"
 WON, LOST, MOVED = "won", "lost", "moved"
 LEAD, OPPORTUNITY = "lead", "opportunity"
 FIRST_CHANNEL = "first_channel"
 
 PIPELINE, OPEN, EXPECTED, OPEN_OWNERS, OPEN_AGES = "pipeline", "open", "expected", "open_owners", "open_ages"
-EXITS, NAMED, QUALITY, OUTCOMES = "exits", "named", "quality", "outcomes"
+EXITS, QUALITY, OUTCOMES = "exits", "quality", "outcomes"
 ENTERED, LEFT, CONVERTED, CLOSED, CYCLES = "entered", "left", "converted", "closed", "cycles"
 WINS, WIN_DAYS, STARTS, POT = "wins", "win_days", "starts", "pot"
 
@@ -186,7 +184,7 @@ def deal_counts(
     """All that the deal adds to the counts."""
     if deal.created_at is None:
         return
-    yield from _named(deal)
+    yield from naming_counts(deal, rules)
     if deal.deleted:
         return
     stays = stays_of(deal, rules)
@@ -203,23 +201,6 @@ def deal_counts(
 def lead_counts(at: int, rules: Rules) -> Counted:
     """What a person known from `at` on adds to the counts."""
     return counts_of(Happening(STARTS, day_of(at, rules.settings.time_zone), (LEAD,), (1,)))
-
-
-def pipeline_of(deal: Deal) -> str:
-    """The name of the deal's pipeline."""
-    return deal.pipeline or DEFAULT_PIPELINE
-
-
-def _named(deal: Deal) -> Iterator[tuple[Count, Numbers]]:
-    """When the deal first named each stage: the order of stages that no setting gives."""
-    first: dict[str, int] = {}
-    for at, stage in deal.stages:
-        if stage is not None:
-            first.setdefault(stage, at)
-    for stage, at in first.items():
-        hour = to_text(at - at % HOUR)[:13]
-        yield Count(NAMED, field_of(pipeline_of(deal), stage, hour[:7])), (1,)
-        yield Count(f"{NAMED}:{hour[:7]}", field_of(pipeline_of(deal), stage, hour)), (1,)
 
 
 def _exits(deal: Deal, stays: Iterable[Stay], rules: Rules) -> Iterator[tuple[Count, Numbers]]:

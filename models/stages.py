@@ -1,11 +1,11 @@
 """In which order a deal goes through the stages: as the settings have it, else as facts first named them."""
 
-from collections.abc import Iterable, Mapping
-from functools import cmp_to_key, partial
+from collections import Counter
+from collections.abc import Iterable
 
 from models.counts import Tables, values_in
-from models.flows import happened
-from models.pipeline import EXITS, NAMED, NONE
+from models.naming import NAMED, fact_in, table_within
+from models.pipeline import NONE
 from models.settings import Settings
 
 _Stage = tuple[str, str]
@@ -18,8 +18,14 @@ def first_months(tables: Tables) -> dict[_Stage, str]:
 
 
 def naming_tables(tables: Tables) -> list[str]:
-    """The tables that tell within these months, to be read beside `named`."""
-    return sorted({f"{NAMED}:{month}" for month in first_months(tables).values()})
+    """The tables to be read next beside these: those of the first months, then of stages first named on one day."""
+    months = {f"{NAMED}:{month}" for month in first_months(tables).values()}
+    if not months <= tables.keys():
+        return sorted(months - tables.keys())
+    named = first_named(tables)
+    often = Counter((pipeline, day) for (pipeline, _), day in named.items())
+    within = {table_within(day, *stage) for stage, day in named.items() if often[stage[0], day] > 1}
+    return sorted(within - tables.keys())
 
 
 def _first(fields: Iterable[str]) -> dict[_Stage, str]:
@@ -31,7 +37,7 @@ def _first(fields: Iterable[str]) -> dict[_Stage, str]:
 
 
 def first_named(tables: Tables) -> dict[_Stage, str]:
-    """When (to the hour, UTC) a fact first named each stage; needs `naming_tables`."""
+    """When (to the day, UTC) a fact first named each stage; needs the tables of the months."""
     months = first_months(tables)
     within = {month: _first(tables.get(f"{NAMED}:{month}", {})) for month in set(months.values())}
     return {stage: within[month].get(stage, month) for stage, month in months.items()}
@@ -40,19 +46,24 @@ def first_named(tables: Tables) -> dict[_Stage, str]:
 def stage_orders(tables: Tables, settings: Settings) -> dict[str, list[str]]:
     """The open stages of each pipeline in their order, without (none).
 
-    Those of the setting come first, then the others by the time of the first fact naming
-    them; of stages first named in one hour, that which more deals left for the other.
+    Those of the setting come first, then the others by the first fact naming them. Needs
+    `naming_tables`.
     """
     named = first_named(tables)
-    moves = _moves(tables)
     orders: dict[str, list[str]] = {}
     for pipeline in dict.fromkeys(pipeline for pipeline, _ in sorted(named)):
         configured = settings.pipeline(pipeline)
         closing = {*configured.won, *configured.lost, NONE}
-        found = [stage for each, stage in named if each == pipeline and stage not in configured.stages]
-        others = sorted(found, key=cmp_to_key(partial(_compared, pipeline, named, moves)))
-        orders[pipeline] = [stage for stage in (*configured.stages, *others) if stage not in closing]
+        found = [stage for stage in named if stage[0] == pipeline and stage[1] not in configured.stages]
+        others = sorted(found, key=lambda stage: (named[stage], _first_fact(tables, named[stage], stage)))
+        names = (*configured.stages, *(name for _, name in others))
+        orders[pipeline] = [name for name in names if name not in closing]
     return orders
+
+
+def _first_fact(tables: Tables, day: str, stage: _Stage) -> tuple[int, str]:
+    """The time of day and id of the first fact naming the stage; before all where that need not be known."""
+    return min((fact_in(field) for field in tables.get(table_within(day, *stage), {})), default=(0, ""))
 
 
 def stage_places(tables: Tables, settings: Settings) -> dict[str, int]:
@@ -66,22 +77,3 @@ def stage_places(tables: Tables, settings: Settings) -> dict[str, int]:
         )
     ]
     return {stage: place for place, stage in enumerate(dict.fromkeys((*configured, *others)))}
-
-
-def _moves(tables: Tables) -> dict[tuple[str, str, str], int]:
-    """How many stays of a pipeline's stage ended in a move to another."""
-    moves: dict[tuple[str, str, str], int] = {}
-    for (pipeline, stage, _, _, to), (number,) in happened(tables, EXITS).items():
-        if to:
-            moves[pipeline, stage, to] = moves.get((pipeline, stage, to), 0) + number
-    return moves
-
-
-def _compared(
-    pipeline: str, named: Mapping[_Stage, str], moves: Mapping[tuple[str, str, str], int], a: str, b: str
-) -> int:
-    """Below 0 when `a` comes before `b`."""
-    first = named[pipeline, a], named[pipeline, b]
-    if first[0] != first[1]:
-        return -1 if first[0] < first[1] else 1
-    return moves.get((pipeline, b, a), 0) - moves.get((pipeline, a, b), 0) or (-1 if a < b else 1)

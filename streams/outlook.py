@@ -17,7 +17,7 @@ from models.forecast import GRAINS, Forecast, Outlook, first_tables, half_up, mo
 from models.pipeline import LOST, MOVED, POT, WON
 from models.settings import Settings
 from models.times import day_numbered
-from streams.statistics import Statistics, facts_so_far, of_facts, statistics, today
+from streams.statistics import Statistics, facts_so_far, of_facts, statistics, today, with_naming
 
 Row = dict[str, Any]
 
@@ -59,7 +59,7 @@ async def forecast_of(known: Statistics, grain: str = "month") -> Forecast:
     """The forecast at the end of the statistics' day."""
     tables = dict(await known.tables(first_tables(known.day, grain, await known.months())))
     tables.update(await known.tables(more_tables(tables, known.day)))
-    return Forecast(tables, known.day, known.rules)
+    return Forecast(await with_naming(tables, known.tables), known.day, known.rules)
 
 
 def _row(outlook: Outlook, of: Forecast, settings: Settings) -> Row:

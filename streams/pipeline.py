@@ -34,11 +34,11 @@ from models.funnel import (
 from models.hazards import EXACT
 from models.pipeline import OPEN, OPEN_AGES, OPEN_OWNERS, Open
 from models.settings import Settings
-from models.stages import naming_tables, stage_places
+from models.stages import stage_places
 from models.times import number_of
 from streams.earned import Row, dimension_of
 from streams.outlook import forecast_of
-from streams.statistics import Statistics, checked_day, statistics
+from streams.statistics import Statistics, checked_day, statistics, with_naming
 
 CREDITED = ("team", "channel", "source", "campaign", "rep")
 OPEN_BY = ("stage", "owner", *CREDITED)
@@ -291,8 +291,7 @@ async def _periods(known: Statistics, grain: str, since: str | None, until: str 
     months = await known.months()
     periods = list(_named_periods(grain, _between(since, until), months))
     names = dict.fromkeys(name for _, period in periods for name in needed(period, months))
-    tables = dict(await known.tables(list(names)))
-    tables.update(await known.tables(naming_tables(tables)))
+    tables = await with_naming(await known.tables(list(names)), known.tables)
     for name, period in periods:
         yield name, period, tables
 

@@ -6,6 +6,7 @@ millionths of a conversion, counts of the pipeline are deals. All read Redis onl
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from models.catalogue import STAGE, conversion_kinds
@@ -13,13 +14,15 @@ from models.counts import SHARED
 from models.errors import Unavailable
 from models.filters import ATTRIBUTES, Where, parts_of
 from models.lanes import LANES
-from models.pipeline import NAMED, PIPELINE
+from models.naming import NAMED
+from models.pipeline import PIPELINE
 from models.settings import Settings
-from models.stages import naming_tables, stage_places
+from models.stages import stage_places
 from models.usage import USES
 from streams import committees, earned, journeys
 from streams import warmth as warmths
 from streams.filtered import read_filtered_counts
+from streams.statistics import with_naming
 from streams.tables import key, read_counts, read_fields, waiting_entry
 
 Row = dict[str, Any]
@@ -41,8 +44,8 @@ async def pipeline(redis: Any, settings: Settings, where: Where = ()) -> list[Ro
     What the live page asks every second: `touchline report pipeline` (streams.pipeline) tells more.
     """
     stages = (await read_filtered_counts(redis, settings, [PIPELINE], where))[PIPELINE]
-    named = await read_fields(redis, settings, [NAMED])
-    named.update(await read_fields(redis, settings, naming_tables(named)))
+    read = partial(read_fields, redis, settings)
+    named = await with_naming(await read([NAMED]), read)
     places = stage_places(named, settings)
     rows = [
         {"stage": stage, "count": count, "amount": amount, "currency": settings.currency}

@@ -16,10 +16,11 @@ from models.counts import Tables, tables_in
 from models.errors import BadInput
 from models.filters import Where
 from models.flows import ALL_TIME, MONTHS, Period
-from models.pipeline import NAMED
+from models.naming import is_naming
 from models.recompute import RawFact, recompute
 from models.rules import Rules
 from models.settings import Settings
+from models.stages import naming_tables
 from models.times import SECOND, day_of, end_of
 from streams.filtered import read_cells, read_filtered_counts
 from streams.reference import rules_from
@@ -73,8 +74,8 @@ def checked_day(where: str, value: str | None) -> str | None:
 
 def _live(redis: Any, settings: Settings, day: str, where: Where) -> Statistics:
     async def read_tables(names: Sequence[str]) -> Tables:
-        every = [name for name in names if _is_everybodys(name)]
-        some = [name for name in names if not _is_everybodys(name)]
+        every = [name for name in names if is_naming(name)]
+        some = [name for name in names if not is_naming(name)]
         found = await read_filtered_counts(redis, settings, some, where)
         return {**found, **(await read_fields(redis, settings, every) if every else {})}
 
@@ -85,9 +86,11 @@ def _live(redis: Any, settings: Settings, day: str, where: Where) -> Statistics:
     return Statistics(day, rules_from(settings), read_tables, read_live_cells)
 
 
-def _is_everybodys(table: str) -> bool:
-    """The order of stages is that of all deals, whatever accounts are asked for; only names are told of it."""
-    return table == NAMED or table.startswith(f"{NAMED}:")
+async def with_naming(tables: Tables, read: ReadTables) -> Tables:
+    """These tables and, beside `named`, what else tells the order of stages: by the day, then exactly where needed."""
+    while names := naming_tables(tables):
+        tables = {**tables, **await read(names)}
+    return tables
 
 
 # --- a past day -------------------------------------------------------------------------
@@ -109,7 +112,7 @@ def of_facts(facts: Iterable[RawFact], settings: Settings, day: str, where: Wher
     tables = tables_in(books.counts)
     if where:
         every = tables_in(recompute(known, rules, end).counts)
-        tables |= {name: fields for name, fields in every.items() if _is_everybodys(name)}
+        tables |= {name: fields for name, fields in every.items() if is_naming(name)}
 
     async def read_tables(names: Sequence[str]) -> Tables:
         return {name: tables.get(name, {}) for name in names}

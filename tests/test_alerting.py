@@ -198,6 +198,7 @@ def story() -> tuple[Lane, list[Alert]]:
             T0 - 5 * DAY,
             "acme.com",
             stages=((T0 - 5 * DAY, "demo"), (T0 + DAY, "proposal")),
+            named_by=("1", "2"),
             amount=5,
             currency="USD",
         ),
@@ -247,7 +248,7 @@ def test_a_cooling_alert_says_the_last_touches_and_how_long_deals_stood() -> Non
 def test_the_deal_longest_over_the_usual_comes_first() -> None:
     lane = Lane()
     for id, stage, days in (("D1", "demo", 30), ("D2", "proposal", 35), ("D3", "demo", 2)):
-        lane.hears_of_deal(Deal(id, T0 - 90 * DAY, stages=((T0 - days * DAY, stage),)), T0 - HOUR)
+        lane.hears_of_deal(Deal(id, T0 - 90 * DAY, stages=((T0 - days * DAY, stage),), named_by=("1",)), T0 - HOUR)
 
     [alert] = lane.hears(touch(0, "demo"))
 

@@ -23,6 +23,7 @@ from models.pipeline import Surroundings, deal_counts, lead_counts
 from models.recompute import RawFact, recompute
 from models.rules import Rules
 from models.settings import Pipeline, Settings
+from models.stages import naming_tables
 from models.times import DAY, HOUR, MINUTE, day_of, end_of, parse_instant
 from streams.reference import rules_from
 from tests import oracle_forecast
@@ -49,6 +50,8 @@ def forecast_at(day: str, tables: Tables, grain: str = "month", rules: Rules = R
     names = first_tables(day, grain, tables.get("months", {}))
     needed = {name: tables.get(name, {}) for name in names}
     needed |= {name: tables.get(name, {}) for name in more_tables(needed, day)}
+    while names := naming_tables(needed):
+        needed |= {name: tables.get(name, {}) for name in names}
     return Forecast(needed, day, rules)
 
 
@@ -109,8 +112,16 @@ def test_spans_are_months_quarters_and_years() -> None:
 def test_with_few_closed_deals_the_operators_probabilities_hold() -> None:
     rules = rules_from(Settings(pipelines={"default": Pipeline(stages=("new", "demo"), probabilities={"demo": 0.9})}))
     march = parse_instant("2026-03-01", "test")
-    sure = Deal("a", march, stages=((march, "demo"),), amount=10000, currency="USD", expected_close="2026-04-08")
-    loose = Deal("b", march, stages=((march, "new"),), amount=10000, currency="USD")
+    sure = Deal(
+        "a",
+        march,
+        stages=((march, "demo"),),
+        amount=10000,
+        currency="USD",
+        expected_close="2026-04-08",
+        named_by=("1",),
+    )
+    loose = Deal("b", march, stages=((march, "new"),), amount=10000, currency="USD", named_by=("2",))
 
     found = forecast_at("2026-03-31", tables_of([(each, Surroundings()) for each in (sure, loose)]), rules=rules)
 
@@ -164,7 +175,10 @@ def our_deal(
     day = None if expected is None else day_of(expected, RULES.settings.time_zone)
     bookings = tuple(Booking(at, "r", cents, "USD") for at, cents in refunds)
     stages = tuple(steps)
-    return Deal(f"d{number}", created, None, (), None, None, None, stages, amount, "USD", day, False, bookings)
+    ids = tuple(f"d{number}-{step}" for step in range(len(steps)))
+    return Deal(
+        f"d{number}", created, None, (), None, None, None, stages, amount, "USD", day, False, bookings, named_by=ids
+    )
 
 
 @pytest.mark.parametrize("quality", ["none", "first_channel"])
@@ -180,7 +194,7 @@ def test_the_forecast_of_counts_is_that_of_all_deals_one_by_one(quality: str) ->
 
         found = forecast_at(day.isoformat(), tables, grain, rules)
 
-        assert bool(found.fixed) == (other.fallback and bool(other.of("open"))), seed
+        assert bool(found.fixed) == (other.fallback("default") and bool(other.of("open"))), seed
         for outlook in found.outlooks(grain, 3):
             begin, end = (date.fromordinal(each) for each in outlook.span[1:])
             told = other.forecast(begin, end, {"month": 1, "quarter": 3, "year": 12}[grain])
@@ -196,7 +210,7 @@ def assert_same_rates(tables: Tables, other: oracle_forecast.Market, rules: Rule
     at_risk, _ = other.counted
     ours = Counter(observed(tables, other.t.isoformat()))
     assert {
-        (stage[1], number): week.at_risk for stage, weeks in ours.weeks.items() for number, week in enumerate(weeks)
+        (stage, number): week.at_risk for stage, weeks in ours.weeks.items() for number, week in enumerate(weeks)
     } == dict(at_risk), seed
     (rates,), told = velocities(tables, "total", Period()), other.rates()
     assert (rates.won, rates.lost, rates.win_rate, rates.average_size) == (
@@ -208,19 +222,22 @@ def assert_same_rates(tables: Tables, other: oracle_forecast.Market, rules: Rule
     period = (date(2025, 3, 1), date(2025, 9, 17))
     moves, converted = other.moves(period), other.stage_conversion(period)
     for flow in stage_flows(tables, Period(*map(date.isoformat, period)), rules):
-        row = moves.get(flow.stage, {"entered": 0, "left": 0, "days": []})
-        assert (flow.entered, flow.left) == (row["entered"], row["left"]), (seed, flow.stage)
+        stage = (flow.pipeline, flow.stage)
+        row = moves.get(stage, {"entered": 0, "left": 0, "days": []})
+        assert (flow.entered, flow.left) == (row["entered"], row["left"]), (seed, stage)
         if row["days"]:
             assert flow.median_days == oracle_forecast.median(row["days"]), seed
             assert flow.p90_days == oracle_forecast.p90(row["days"]), seed
-        if flow.stage in converted:
-            assert (flow.deals, flow.converted) == converted[flow.stage], (seed, flow.stage)
+        if stage in converted:
+            assert (flow.deals, flow.converted) == converted[stage], (seed, stage)
 
 
 def test_the_variation_is_that_of_months_from_the_first_win_on() -> None:
     def win(day: str, amount: int) -> tuple[Deal, Surroundings]:
         at = parse_instant(day, "test")
-        return Deal(day, at, stages=((at, "closed_won"),), amount=amount, currency="USD"), Surroundings()
+        return Deal(
+            day, at, stages=((at, "closed_won"),), amount=amount, currency="USD", named_by=(day,)
+        ), Surroundings()
 
     three = [win("2026-01-10", 100), win("2026-03-10", 200), win("2026-04-10", 999)]
 

@@ -3,11 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
+
 from models.counts import add_counts, tables_in, values_in
 from models.deals import Deal, conversions_of
 from models.flows import ALL_TIME, Period, durations, happened, nearest_rank, tables_needed
 from models.pipeline import LOST, MOVED, WON, Open, Stay, Surroundings, deal_counts, square_digits, stays_of
 from models.settings import Pipeline, Settings
+from models.stages import naming_tables, stage_orders
 from models.times import DAY, parse_instant
 from streams.reference import rules_from
 
@@ -22,7 +25,8 @@ def at(day: str) -> int:
 
 def deal(id: str, created: str, *stages: tuple[str, str | None], amount: int | None = None, **more: Any) -> Deal:
     moves = tuple((at(day), stage) for day, stage in stages)
-    return Deal(id, at(created), stages=moves, amount=amount, currency="USD", **more)
+    ids = tuple(f"{id}-{number}" for number in range(len(moves)))
+    return Deal(id, at(created), stages=moves, amount=amount, currency="USD", named_by=ids, **more)
 
 
 def tables_of(deals: Iterable[Deal], around: Surroundings = NOTHING) -> Any:
@@ -80,6 +84,41 @@ def test_days_are_those_of_the_reporting_zone() -> None:
     assert durations(happened(tables, "cycles")) == {1: 1}
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("2026-01-01T10:00:00Z", "new"), ("2026-01-01T10:05:00Z", "demo")),
+        (("2026-01-01T10:00:00.000001Z", "new"), ("2026-01-01T10:00:00.000002Z", "demo")),
+        (("2026-01-01T10:00:00Z", "new"), ("2026-01-01T10:00:00Z", "demo")),
+    ],
+)
+def test_stages_are_in_the_order_of_the_first_facts_naming_them(
+    first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    against = [deal(f"{n}", "2026-01-02", ("2026-01-02", "demo"), ("2026-01-03", "new")) for n in range(3)]
+    one, other = deal("a", first[0], first), deal("b", second[0], second)
+
+    for deals in ([one, other, *against], [*against, other, one]):
+        tables = tables_of(deals)
+        assert stage_orders(tables, RULES.settings) == {"default": ["new", "demo"]}
+        assert naming_tables({"named": tables["named"]}) == ["named:2026-01"]
+        assert naming_tables({name: tables[name] for name in ("named", "named:2026-01")}) == [
+            'named:2026-01-01:["default","demo"]',
+            'named:2026-01-01:["default","new"]',
+        ]
+
+
+def test_stages_with_a_place_in_the_settings_need_no_facts_to_be_told_apart() -> None:
+    rules = rules_from(Settings(pipelines={"default": Pipeline(stages=("demo", "new"))}))
+    counts: Any = {}
+
+    for each in (deal("a", "2026-01-01", ("2026-01-01", "new")), deal("b", "2026-01-01", ("2026-01-01", "demo"))):
+        add_counts(counts, deal_counts(each, (), NOTHING, rules))
+
+    assert not any(table.startswith("named:2026-01-01") for table in tables_in(counts))
+    assert stage_orders(tables_in(counts), rules.settings) == {"default": ["demo", "new"]}
+
+
 def test_a_period_has_the_numbers_of_its_days_alone() -> None:
     tables = tables_of([deal("d", "2026-01-31", ("2026-01-31", "new"), ("2026-02-01", "new2"), ("2026-03-05", "won"))])
 
@@ -125,7 +164,11 @@ def test_an_open_deal_is_counted_by_stage_and_day_of_entry() -> None:
 def test_a_deleted_deal_leaves_nothing_but_the_names_of_its_stages() -> None:
     one = deal("d", "2026-01-01", ("2026-01-01", "new"), deleted=True)
 
-    assert set(tables_of([one])) == {"named", "named:2026-01"}
+    assert set(tables_of([one])) == {
+        "named",
+        "named:2026-01",
+        'named:2026-01-01:["default","new"]',
+    }
 
 
 def test_squares_of_the_largest_amounts_fit_their_digits() -> None:
