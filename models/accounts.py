@@ -6,18 +6,15 @@ so that totals are always those of the state. An account that was merged into an
 or whose domain another claimed, books nothing and hands everything on.
 """
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
-from models.alerting import Draft, Personal, Scene, weight_of
+from models.alerting import Personal, Scene, weight_of
 from models.companies import CHANGE, PASSED_ON, Company
 from models.companies import KINDS as COMPANY_KINDS
 from models.conversions import (
-    Cells,
     Credit,
     add_cells,
     credits_of,
@@ -25,13 +22,12 @@ from models.conversions import (
     last_converted,
     milestones_of,
     path_of_credits,
-    without_zeros,
 )
-from models.counts import Counted, Counts, add_counts, without_zero_counts
-from models.deals import Conversion, Deal, booked_as, conversions_of, is_open, open_amount, won_at
+from models.counts import Counted, add_counts
+from models.deals import Conversion, Deal, booked_as, conversions_of, is_open, takes_part, waiting_of, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
-from models.filters import NO_LABELS, Labels, attribute_counts, cells_under, counts_under, kept_labels
+from models.filters import NO_LABELS, Labels, attribute_counts, kept_labels
 from models.funnel import account_counts
 from models.groups import Group
 from models.journeys import Journey, order_of
@@ -61,9 +57,10 @@ from models.reports import (
 )
 from models.rules import Rules
 from models.times import END_OF_TIME
+from models.totals import Totals
 from models.touches import Touch
 from models.usage import use_counts, uses_in
-from models.warming import Moved, Ranked, Warming
+from models.warming import Moved, Warming
 from models.warmth import BEGINNING, History, Touched
 
 REMEMBERED_CREDITS = 32
@@ -72,48 +69,6 @@ _PASSED_ON = KNOWN + TOUCH + DEAL + USAGE + PASSED_ON
 _touch = msgspec.msgpack.Decoder(Touch).decode
 _deal = msgspec.msgpack.Decoder(Deal).decode
 _lead = msgspec.msgpack.Decoder(Lead).decode
-
-
-@dataclass
-class Totals:
-    """What a batch adds to the totals: cells, counts, what waits, which accounts carry a label, how warm they are.
-
-    What waits is kept by (entry, holder): a deal on the move may be with its new
-    account, or with its account by another way, before the old one has let it go.
-    """
-
-    cells: Cells = field(default_factory=dict)
-    counts: Counts = field(default_factory=dict)
-    waiting: dict[tuple[str, str], str | None] = field(default_factory=dict)
-    newest: list[tuple[Touch, str, str]] = field(default_factory=list)
-    listed: dict[tuple[str, str], bool] = field(default_factory=dict)
-    warmth: dict[str, Ranked] = field(default_factory=dict)
-    alerts: list[Draft] = field(default_factory=list)
-
-    def add(self, other: "Totals") -> None:
-        """Add another change to this one."""
-        add_cells_of(self.cells, other.cells)
-        add_counts(self.counts, other.counts.items())
-        self.waiting.update(other.waiting)
-        self.newest.extend(other.newest)
-        self.listed.update(other.listed)
-        self.warmth.update(other.warmth)
-        self.alerts.extend(other.alerts)
-
-    def add_under(self, label: str, other: "Totals") -> None:
-        """Add what another change adds up to, as it is kept under a label."""
-        add_cells_of(self.cells, cells_under(label, other.cells))
-        add_counts(self.counts, counts_under(label, other.counts).items())
-
-    def without_zeros(self) -> "Totals":
-        """The same less what came to nothing."""
-        return dataclasses.replace(self, cells=without_zeros(self.cells), counts=without_zero_counts(self.counts))
-
-
-def add_cells_of(cells: Cells, others: Cells) -> None:
-    """Add other cells to these."""
-    for cell, numbers in others.items():
-        cells[cell] = cells.get(cell, 0) + numbers
 
 
 class Booked(NamedTuple):
@@ -695,24 +650,5 @@ def _used(names: Iterable[str]) -> set[str]:
     return {name for name in names if name[0] == USAGE}
 
 
-def takes_part(is_contact: bool, ids: Iterable[str], deal: Deal) -> bool:
-    """Where a deal's journey is restricted: its contacts, and people who are no CRM's contact."""
-    return not is_contact or not set(ids).isdisjoint(deal.contacts)
-
-
 def _path(name: str) -> str:
     return name[1 : name.index(":")]
-
-
-def waiting_of(deal: Deal, conversions: Iterable[Conversion], rules: Rules) -> dict[str, str]:
-    """What of the deal is not booked yet, and why."""
-    waits = {
-        f"{each.kind}:{each.id}": f"no rate from {each.currency} to {rules.settings.currency}"
-        for each in conversions
-        if each.amount is None
-    }
-    if is_open(deal, rules) and open_amount(deal, rules) is None:
-        waits[f"pipeline:{deal.id}"] = f"no rate from {deal.currency} to {rules.settings.currency}"
-    if not deal.deleted and won_at(deal, rules) is None:
-        waits.update({f"refund:{deal.id}/{each.id}": "the deal is not won" for each in deal.refunds})
-    return waits

@@ -323,6 +323,12 @@ def is_of_month(cell: Cell) -> bool:
 # --- vectors ----------------------------------------------------------------------------
 
 
+def add_cells_of(cells: Cells, others: Cells) -> None:
+    """Add other cells to these."""
+    for cell, numbers in others.items():
+        cells[cell] = cells.get(cell, 0) + numbers
+
+
 def without_zeros(cells: Mapping[Cell, int]) -> Cells:
     """The cells in which anything is left."""
     return {cell: numbers for cell, numbers in cells.items() if numbers}

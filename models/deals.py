@@ -205,3 +205,22 @@ def _convert(amount: int, currency: str, at: int, rules: Rules) -> int | None:
 def open_amount(deal: Deal, rules: Rules) -> int | None:
     """What the open deal is worth in the reporting currency; None while it waits for a rate."""
     return _convert(deal.amount or 0, deal.currency, deal.created_at or 0, rules)
+
+
+def takes_part(is_contact: bool, ids: Iterable[str], deal: Deal) -> bool:
+    """Where a deal's journey is restricted: its contacts, and people who are no CRM's contact."""
+    return not is_contact or not set(ids).isdisjoint(deal.contacts)
+
+
+def waiting_of(deal: Deal, conversions: Iterable[Conversion], rules: Rules) -> dict[str, str]:
+    """What of the deal is not booked yet, and why."""
+    waits = {
+        f"{each.kind}:{each.id}": f"no rate from {each.currency} to {rules.settings.currency}"
+        for each in conversions
+        if each.amount is None
+    }
+    if is_open(deal, rules) and open_amount(deal, rules) is None:
+        waits[f"pipeline:{deal.id}"] = f"no rate from {deal.currency} to {rules.settings.currency}"
+    if not deal.deleted and won_at(deal, rules) is None:
+        waits.update({f"refund:{deal.id}/{each.id}": "the deal is not won" for each in deal.refunds})
+    return waits

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
-from models.accounts import Account, Totals
+from models.accounts import Account
 from models.counts import add_counts
 from models.customers import Customer
 from models.decoding import decode
@@ -40,6 +40,7 @@ from models.partitions import partition_of
 from models.reports import Changes, Forward, Message, Parts, stamped
 from models.rolls import Roll, roll_of
 from models.rules import Rules
+from models.totals import Totals
 from models.usage import Usage
 from models.visitors import Visitor, site_of
 

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models.accounts import add_cells_of, takes_part, waiting_of
 from models.alerting import weight_of
 from models.bots import is_storm, said_of
 from models.companies import Claim, claims_of, latest
@@ -24,6 +23,7 @@ from models.conversions import (
     Cells,
     Credit,
     add_cells,
+    add_cells_of,
     credits_of,
     eligible,
     last_converted,
@@ -32,7 +32,7 @@ from models.conversions import (
     without_zeros,
 )
 from models.counts import SHARED, Count, Counts, Numbers, add_counts, table_of, without_zero_counts
-from models.deals import Conversion, Deal, booked_as, conversions_of, fold, won_at
+from models.deals import Conversion, Deal, booked_as, conversions_of, fold, takes_part, waiting_of, won_at
 from models.decoding import decode
 from models.errors import BadInput
 from models.facts import (

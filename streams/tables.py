@@ -36,7 +36,6 @@ import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
 from models import lanes
-from models.accounts import Totals
 from models.conversions import (
     Cell,
     by_month,
@@ -55,6 +54,7 @@ from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
 from models.settings import Settings
 from models.times import to_text
+from models.totals import Totals
 from models.warming import Ranked
 
 SPREAD_BYTES = 4096

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from models.accounts import Account, Totals
+from models.accounts import Account
 from models.deals import Deal
 from models.filters import label_of
 from models.members import Lead
@@ -24,6 +24,7 @@ from models.reports import Parts, pack
 from models.rules import Rules
 from models.settings import Settings
 from models.times import DAY, HOUR
+from models.totals import Totals
 from models.touches import Touch, team_of
 from models.warming import Brief, Ranked, Reading, rank_of
 from models.warmth import STATES, Course, fixed

@@ -31,7 +31,7 @@ from aiokafka.errors import IllegalStateError, KafkaConnectionError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from models import lanes
-from models.accounts import Account, Totals
+from models.accounts import Account
 from models.conversions import pack_vector, unpack_numbers, unpack_vector
 from models.counts import Count, Counts, add_counts, without_zero_counts
 from models.decoding import decode
@@ -45,6 +45,7 @@ from models.recompute import RawFact as RecordedFact
 from models.recompute import recompute
 from models.rules import Rules
 from models.times import DAY, SECOND
+from models.totals import Totals
 from models.visitors import Visitor, site_of
 from models.warmth import History
 from streams import announcing as announcing_module

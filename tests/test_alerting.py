@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import gauge
-from models.accounts import Account, Totals
+from models.accounts import Account
 from models.alerting import finished
 from models.alerts import Alert, encode
 from models.deals import Deal
@@ -21,6 +21,7 @@ from models.facts import ACCOUNT_CHANGES
 from models.members import Lead
 from models.reports import Parts, Report, Wake, pack, tag_of
 from models.times import DAY, HOUR, MINUTE, parse_instant, to_text
+from models.totals import Totals
 from models.touches import Touch
 from models.usual import Usual, usuals_of
 from models.warmth import Touched, history_of

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from models.accounts import Account, Totals
+from models.accounts import Account
 from models.profiles import Profile
 from models.recompute import Books, recompute
+from models.totals import Totals
 from streams.committees import account_document, person_document
 from tests.test_lanes import Lanes
 from tests.test_recompute import call, credit, deal, fact, hit, identify

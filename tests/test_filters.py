@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from models.accounts import Account, Totals
+from models.accounts import Account
 from models.conversions import DIMENSIONS
 from models.counts import table_of
 from models.errors import BadInput, NotYet
@@ -20,6 +20,7 @@ from models.pipeline import PIPELINE
 from models.profiles import compared
 from models.recompute import recompute
 from models.times import to_text
+from models.totals import Totals
 from streams import embedded, filtered
 from streams.filtered import Background, background, chosen, read_cells, read_filtered_counts
 from tests.simulation import Plan, Simulation, simulate

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from models.accounts import Account, Totals
+from models.accounts import Account
 from models.counts import add_counts
 from models.journeys import Journey
 from models.lanes import AnyEntity, Item, builder, lane_of, opened, read, sought_in, step
@@ -21,6 +21,7 @@ from models.profiles import NOBODY, Profile
 from models.recompute import recompute
 from models.reports import Message, Parts, pack
 from models.rules import Rules
+from models.totals import Totals
 from models.touches import Touch
 from models.visitors import Visitor
 from tests.test_recompute import call, deal, fact, hit, identify, refund
