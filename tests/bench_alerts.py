@@ -59,10 +59,18 @@ async def _delays(settings: Settings, kafka: AIOKafkaProducer, receiver: Receive
         begun[account] = time.time()
         await kafka.send(full_name(settings, "touches"), msgspec.json.encode(fact), account.encode())
         await asyncio.sleep(ALERT_SECONDS)
-    async with asyncio.timeout(LAST_SECONDS):
-        while len(arrived := _arrived(receiver, begun)) < ALERTS:
-            await asyncio.sleep(0.1)
+    arrived = await _all_arrived(receiver, begun)
     return [arrived[account] - at for account, at in begun.items()]
+
+
+async def _all_arrived(receiver: Receiver, wanted: dict[str, float]) -> dict[str, float]:
+    """Wait for the alerts of these accounts; when each came. RuntimeError when it takes too long: the lanes lag."""
+    give_up = time.monotonic() + LAST_SECONDS
+    while len(arrived := _arrived(receiver, wanted)) < len(wanted):
+        if time.monotonic() > give_up:
+            raise RuntimeError(f"{len(arrived)} of {len(wanted)} alerts {LAST_SECONDS:.0f} s after the last fact")
+        await asyncio.sleep(0.1)
+    return arrived
 
 
 def _arrived(receiver: Receiver, wanted: dict[str, float]) -> dict[str, float]:
