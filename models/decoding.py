@@ -368,7 +368,7 @@ def _read_usage(raw: _Usage, value: bytes, at: int, settings: Settings) -> Produ
     if not event:
         raise BadInput("product-usage.event", "what the product was used for", raw.event)
     account = None if raw.account is None else as_text(raw.account).strip() or None
-    return ProductUsage(at, raw.messageId, person, event, raw.count or 1, account)
+    return ProductUsage(at, raw.messageId, value, person, event, raw.count or 1, account)
 
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {

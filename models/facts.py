@@ -207,6 +207,7 @@ class ProductUsage(Struct, frozen=True, array_like=True):
 
     at: int
     id: str
+    raw: bytes
     person: str
     event: str
     count: int = 1

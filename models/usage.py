@@ -62,6 +62,11 @@ def uses_in(name: str, value: bytes) -> Iterator[tuple[str, str, int]]:
         yield from ((event, f"{month}-{day:02}", count) for day, count in days.items())
 
 
+def _says_the_same(one: ProductUsage, other: ProductUsage) -> bool:
+    """Are they the same use, however it is written?"""
+    return one == msgspec.structs.replace(other, raw=one.raw)
+
+
 class Usage:
     """All product usage of one person id; see `Entity` for what a lane does with it."""
 
@@ -83,12 +88,13 @@ class Usage:
         share = f"{_FACTS}:{crc32(fact.id.encode()) % _SHARES}"
         facts = self._share(share)
         known = facts.get(fact.id)
-        if known == fact:
-            return None
-        if known is not None and (known.at, pack(known)) < (fact.at, pack(fact)):
-            return Conflict(PRODUCT_USAGE, fact.id, known.at)
+        is_copy = known is not None and _says_the_same(known, fact)
+        if known is not None and (known.at, known.raw) <= (fact.at, fact.raw):
+            return None if is_copy else Conflict(PRODUCT_USAGE, fact.id, known.at)
         facts[fact.id] = fact
         self._put(share, pack(list(facts.values())))
+        if is_copy:
+            return None
         self._add(fact, 1)
         if known is None:
             self._note_first(fact)

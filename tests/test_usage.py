@@ -1,5 +1,6 @@
 """Product usage: counted by account, event and day; the first of each person a touch."""
 
+import json
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -62,6 +63,29 @@ def test_of_two_uses_with_one_id_the_earlier_counts():
     facts = [use(TWO, message="same"), use(ONE, event="Invited", message="same", count=3), use(THREE)]
 
     assert uses(books_of(facts)) == {"2026-02-01 Invited": 3, "2026-02-03 Viewed": 1}
+
+
+def test_of_two_uses_with_one_id_and_time_the_one_of_smaller_bytes_counts() -> None:
+    started = fact("product-usage", count=2, event="Trial Started", messageId="m", person="u1", timestamp=ONE)
+    viewed = fact("product-usage", event="Viewed", messageId="m", person="u1", timestamp=ONE)
+
+    assert started[1] < viewed[1]
+    assert uses(books_of([started, viewed])) == {"2026-02-01 Trial Started": 2}
+
+
+def test_of_copies_written_otherwise_the_smallest_stands_for_all() -> None:
+    one, other, last = (
+        ("product-usage", json.dumps(body).encode(), recorded_at)
+        for recorded_at in [use(ONE)[2]]
+        for body in (
+            {"a": 1, "messageId": "m", "timestamp": ONE, "person": "u1", "event": "Viewed"},
+            {"b": 1, "messageId": "m", "timestamp": ONE, "person": "u1", "event": "Shared"},
+            {"c": 1, "messageId": "m", "timestamp": ONE, "person": "u1", "event": "Viewed"},
+        )
+    )
+
+    assert uses(books_of([one, other, last])) == {"2026-02-01 Viewed": 1}
+    assert uses(books_of([other, last])) == {"2026-02-01 Shared": 1}
 
 
 def test_days_are_those_of_the_reporting_time_zone():
