@@ -198,7 +198,7 @@ async def test_a_track_call_that_names_visitor_and_user_identifies(web: httpx.As
 
 
 async def test_a_track_call_that_no_topic_takes_is_answered_and_counted(web: httpx.AsyncClient) -> None:
-    answer = await web.post("/v1/track", json={"event": "Clicked", "userId": "u"}, auth=AUTH)
+    answer = await web.post("/v1/track", json={"event": "Clicked", "anonymousId": "v"}, auth=AUTH)
 
     assert answer.content == SUCCESS
     assert 'touchline_collector_messages_total{topic="unused"}' in (await web.get("/metrics")).text
