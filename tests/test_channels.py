@@ -3,7 +3,7 @@
 import pytest
 
 from models.channels import Origin, classifier
-from models.facts import snake
+from models.ids import snake
 from models.referrers import referrer_kind
 from models.settings import ChannelRule
 
