@@ -11,6 +11,7 @@ from math import inf, log2
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from models.alerting import Draft, Scene, causes_of, drafted, last_of
 from models.alerts import Name, State
@@ -36,17 +37,28 @@ from models.warmth import (
 
 LATE = HOUR
 """An alert whose transition is this much older than the fact that revealed it says so."""
+REMEMBERED_ALERTS = 16
+"""So many alerts of an account are recognised when corrections bring their transitions back."""
 COURSE, TOLD = "W:course", "W:told"
 """Parts of an account: its gauge at rest, and what was told last."""
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True):
-    """The state told last, the lane's clock then, and the alert sent last; `due` when the lane looks again."""
+    """The state told last, the lane's clock then, and the alert sent last; `due` when the lane looks again.
+
+    `sent` are the instants and states of the alerts sent last: corrections may bring one of these
+    transitions back, which is not told a second time.
+    """
 
     state: State = COLD
     clock: int = 0
     alert: str | None = None
     due: int | None = None
+    sent: tuple[tuple[int, State], ...] = ()
+
+    def after(self, transition: Transition) -> "Told":
+        """The same once this transition was sent."""
+        return replace(self, sent=(*self.sent, (transition.at, transition.state))[-REMEMBERED_ALERTS:])
 
 
 class Moved(NamedTuple):
@@ -154,14 +166,12 @@ class Warming:
         alerts = []
         told = self.told
         for news in news_of(change, self.told, self._scale):
-            sent = told.alert
             if news.is_due and not scene().profile.quiet:
                 alerts.append(drafted(scene(), news.transition, told.alert, news.is_late))
-                sent = alerts[-1].alert.alert_id
-            told = Told(news.transition.state, change.clock, sent)
+                told = replace(told.after(news.transition), alert=alerts[-1].alert.alert_id)
         state = state_at(change.now, change.clock)
         is_same = change.grew and state == self.told.state
-        self.told = Told(state, change.clock, told.alert, self.told.due if is_same else None)
+        self.told = replace(told, state=state, clock=change.clock, due=self.told.due if is_same else None)
         self._is_kept = bool(change.now) or told.alert is not None
         return alerts
 
@@ -173,7 +183,7 @@ class Warming:
             return Ranked(None, left)
         reading = reading_of(course, change, self._brief_of(scene, present(change.now, change.clock)))
         due = _first(self._due(course, change.clock), following)
-        self.told = Told(self.told.state, self.told.clock, self.told.alert, due)
+        self.told = replace(self.told, due=due)
         return Ranked(reading, left, rank_of(course, self._scale), due)
 
     def _due(self, course: Course, clock: int) -> int | None:
@@ -208,7 +218,8 @@ def news_of(change: Moved, told: Told, scale: Scale) -> Iterator[News]:
         if transition.state != state:
             state = transition.state
             age = 0 if is_foreseen else change.recorded_at - transition.at
-            yield News(transition, is_due=age <= scale.late, is_late=age > LATE)
+            is_new = (transition.at, transition.state) not in told.sent
+            yield News(transition, is_due=is_new and age <= scale.late, is_late=age > LATE)
 
 
 def _candidates(change: Moved, since: int) -> Iterator[tuple[Transition, bool]]:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from models.catalogue import conversion_kinds
 from models.counts import tables_in
@@ -125,8 +126,9 @@ def news(changes: list[tuple[int, list[oracle_warmth.Push]]], now: int) -> list[
         for moment, history, recorded in [*steps, (at, later, recorded_at if touches is None else at)]:
             for each in news_of(Moved(was, history, moment, recorded, grew), told, scale):
                 sent += [(each.transition.name, each.transition.at)] * each.is_due
-                told = Told(each.transition.state, moment, None)
-            told = Told(told.state, moment, None)
+                told = told.after(each.transition) if each.is_due else told
+                told = replace(told, state=each.transition.state)
+            told = replace(told, clock=moment)
         was, clock, recorded_at = later, at, recorded_at if touches is None else at
     return sent
 
