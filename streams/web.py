@@ -39,6 +39,7 @@ from streams.api import REPORTS, Report, asked_of, names_in, query_of
 from streams.collector import PREFIXES, Collector
 from streams.filtered import Background, background
 from streams.intake import Intake
+from streams.lane_metrics import lane_metrics
 from streams.live import Live
 from streams.metrics import Metrics
 
@@ -101,8 +102,11 @@ class Site:
         return _json({"kafka": kafka, "redis": redis}, 200 if kafka and redis else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """GET /metrics: 200."""
-        return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        """GET /metrics: 200; what Redis tells is left out while it is away."""
+        text = self._metrics.render()
+        with suppress(Unavailable), translated():
+            text += await lane_metrics(self._redis, self._settings)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def report(self, report: Report) -> Callable[[Request], Awaitable[Response]]:
         """A route that answers a report.

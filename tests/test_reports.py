@@ -1,5 +1,6 @@
 """Reports on the totals of a small story, as a worker made them on real Kafka and Redis."""
 
+import asyncio
 import csv
 import io
 import json
@@ -8,15 +9,18 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from models.attribution import PARTICIPATION
 from models.catalogue import every_model, kept_models
 from models.channels import Origin
+from models.destinations import Webhook
 from models.sessions import Hit
 from models.settings import Settings
 from models.times import MINUTE
-from streams import earned
+from streams import config, earned
 from streams.journeys import visits_of
+from streams.lane_metrics import lane_metrics
 from streams.printing import money
 from tests.running import STORY, Place, account, until
 from tests.running import touch as recorded
@@ -463,3 +467,21 @@ def test_a_table_of_a_deal_shows_a_few_models_or_those_asked_for(story: Place) -
     assert "shapley" in asked and "markov" in asked and "linear" not in asked
     assert "one of" not in story.run("report", "deal", "D1", "--models", "all").stdout
     assert "expected all, or some of" in story.run("report", "deal", "D1", "--models", "magic", code=2).stderr
+
+
+async def _metrics(settings: Settings) -> str:
+    async with config.redis_client(settings) as redis:
+        return (await lane_metrics(redis, settings)).decode()
+
+
+def test_metrics_tell_of_facts_read_live_workers_and_what_waits(story: Place) -> None:
+    crm = Webhook(url="https://crm.example.com/", secrets=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",))
+    settings = replace(story.settings, destinations={"crm": crm})
+
+    text = until(lambda: asyncio.run(_metrics(settings)), lambda text: "touchline_workers 1.0" in text)
+
+    assert 'touchline_lane_facts_total{lane="visitors"} 3.0' in text
+    assert 'touchline_lane_partitions{lane="accounts"} 3.0' in text
+    assert 'touchline_lane_outbox{lane="members"} 0.0' in text
+    assert 'touchline_worker_refused_total{lane="visitors",worker="test"} 0.0' in text
+    assert 'touchline_alerts_waiting{destination="crm"} 0.0' in text
