@@ -120,6 +120,7 @@ def _deal(number: int, created: int, chances: _Chances, end: int) -> Deal:
         pipeline=rng.choice(PIPELINES),
         owner=chances.common(PEOPLE),
         stages=tuple(stages),
+        named_by=tuple(f"D{number}:{place}" for place in range(len(stages))),
         amount=rng.randrange(10, 100_000) * 100,
         currency="USD",
     )
