@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from msgspec.structs import replace
 
 from models.errors import BadInput, NotFound, Unavailable
@@ -20,9 +18,9 @@ from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from models.times import SECOND, to_text
 from streams import standing, versions
-from streams.config import kafka_options
+from streams.load import connected
 from streams.standing import RUN_KEY, Standing
-from streams.tables import batched, table_key
+from streams.tables import delete_tables, table_key
 from streams.topics import INTERNAL, OUTSIDE, SETTINGS, admin, create_topics, full_name
 from streams.versions import PREVIEWS_KEY, Change, Preview
 from streams.waiting import POLL_SECONDS, pausing, still
@@ -31,8 +29,6 @@ State = Literal["preview", "taken_over", "dropped"]
 STILL_SECONDS = 30.0
 TAKEN_UP_SECONDS = 45.0
 _FIXED = ("partitions",)
-_SCANNED_AT_ONCE = 5000
-_DELETED_AT_ONCE = 1000
 
 
 class VersionRow(msgspec.Struct, frozen=True):
@@ -191,13 +187,7 @@ async def _preview(redis: Any, name: str) -> Preview:
 async def _delete(redis: Any, settings: Settings) -> None:
     """Delete a version's tables, rules and, where they bear its name, internal topics."""
     for lane in LANES:
-        match = f"{{{settings.tables_of(lane)}:*"
-        keys = [each async for each in redis.scan_iter(match=match, count=_SCANNED_AT_ONCE)]
-        for some in batched(keys, _DELETED_AT_ONCE):
-            pipeline = redis.pipeline(transaction=False)
-            for each in some:
-                pipeline.unlink(each)
-            await pipeline.execute()
+        await delete_tables(redis, settings, lane)
     await redis.delete(versions.rules_key(settings.lanes.version))
     if settings.lanes.version:
         async with admin(settings) as kafka:
@@ -215,14 +205,9 @@ async def _tell(settings: Settings, name: str, preview: Preview, state: State) -
         "changes": preview.changes,
         "state": state,
     }
-    producer = AIOKafkaProducer(**kafka_options(settings), enable_idempotence=True)
-    try:
-        await producer.start()
-        await producer.send_and_wait(full_name(settings, SETTINGS), msgspec.json.encode(body), name.encode())
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
-    finally:
-        await producer.stop()
+    async with connected(settings) as sender:
+        await sender.send(SETTINGS, [(name, msgspec.json.encode(body))])
+        await sender.flush()
 
 
 def _now() -> str:

@@ -17,14 +17,12 @@ from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from streams import standing
 from streams.standing import RUN_KEY, Ends, LanePartition
-from streams.tables import batched, table_key
+from streams.tables import delete_tables, table_key
 from streams.topics import INTERNAL
 from streams.versions import in_force, rules_key
 from streams.waiting import POLL_SECONDS, check_pause, pausing
 
 TAKEN_UP_SECONDS = 30.0
-_SCANNED_AT_ONCE = 5000
-_DELETED_AT_ONCE = 1000
 _KEPT = (b"epoch", b"rebuilding")
 
 
@@ -66,12 +64,7 @@ async def _empty(redis: Any, settings: Settings) -> None:
     """Delete every key of every lane but the books, which hold the fence."""
     books = {table_key(settings, *place, "book").encode() for place in _places(settings)}
     for lane in LANES:
-        keys = [each async for each in redis.scan_iter(match=f"{{{settings.tables_of(lane)}:*", count=_SCANNED_AT_ONCE)]
-        for some in batched((each for each in keys if each not in books), _DELETED_AT_ONCE):
-            pipeline = redis.pipeline(transaction=False)
-            for each in some:
-                pipeline.unlink(each)
-            await pipeline.execute()
+        await delete_tables(redis, settings, lane, kept=books)
 
 
 async def _begin(redis: Any, settings: Settings, run: int, ends: Ends) -> None:

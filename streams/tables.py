@@ -29,7 +29,7 @@ Nothing else expires: a total is only as good as the state behind it.
 
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -71,6 +71,7 @@ _NUMBER_BYTES = 8
 _DAY, _MONTH = len("2026-04-03"), len("2026-04")
 _READ_AT_ONCE = 500
 _SCANNED_AT_ONCE = 5000
+_DELETED_AT_ONCE = 1000
 
 _COMMIT = """
 local book = redis.call('HMGET', KEYS[1], 'epoch', 'commit')
@@ -279,6 +280,17 @@ async def read_fields(redis: Any, settings: Settings, tables: Sequence[str]) -> 
     return {
         table: {name.decode(): () for name in set().union(*names)} for table, names in zip(tables, found, strict=True)
     }
+
+
+async def delete_tables(redis: Any, settings: Settings, lane: str, kept: Container[bytes] = ()) -> None:
+    """Delete every key of a lane but those kept."""
+    match = f"{{{settings.tables_of(lane)}:*"
+    keys = [each async for each in redis.scan_iter(match=match, count=_SCANNED_AT_ONCE) if each not in kept]
+    for some in batched(keys, _DELETED_AT_ONCE):
+        pipeline = redis.pipeline(transaction=False)
+        for each in some:
+            pipeline.unlink(each)
+        await pipeline.execute()
 
 
 async def count_tables(redis: Any, settings: Settings) -> AsyncIterator[str]:
