@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from models.counts import Counted
 from models.facts import Fact
-from models.reports import Changes, Message, Parts, Report, difference, under
+from models.reports import Changes, Message, Parts, Report, difference, tag_of, under
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,34 @@ def put(parts: Parts, name: str, value: bytes | None) -> None:
         parts.pop(name, None)
     else:
         parts[name] = value
+
+
+class Reporter:
+    """An entity of few parts: after each batch it says anew all it has to say, and reports what differs."""
+
+    __slots__ = ("_dirty", "_told", "name", "parts", "tag")
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, parts: Parts) -> None:
+        self.name = name
+        self.tag = tag_of(f"{self.kind}:{name}")
+        self.parts = parts
+        self._dirty: Changes = {}
+        self._told = self._contents()
+
+    def receive(self, message: Message) -> None:
+        """Keep what a child reports."""
+        if not isinstance(message, Report):
+            raise TypeError(f"no message to a {self.kind}: {message!r}")
+        self._dirty.update(take(self.parts, message))
+
+    def flush(self) -> Outcome:
+        """The entity as it now stands, told to its parents."""
+        told = self._contents()
+        messages: list[Message] = list(reports(self._told, told, self.tag))
+        changes, self._dirty, self._told = self._dirty, {}, told
+        return Outcome(changes, messages)
+
+    def _contents(self) -> Contents:
+        """What its parents should hold of it."""
+        raise NotImplementedError

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from models.counts import SHARED, Count, Counted
 from models.deals import Deal, fold
 from models.decoding import decode
-from models.entity import Conflict, Contents, Outcome, put, reports, take
+from models.entity import Conflict, Contents, Outcome, Reporter, put, reports, take
 from models.facts import (
     BILLING,
     CONTACT_CHANGES,
@@ -370,18 +370,15 @@ def keep_smaller(parts: Parts, name: str, value: bytes, topic: str, fact_id: str
     return Conflict(topic, fact_id, mine.at)
 
 
-class RecordedTouch:
+class RecordedTouch(Reporter):
     """One touch id: the versions other systems recorded, and the form fill that it may be."""
 
-    __slots__ = ("_dirty", "_rules", "_told", "name", "parts", "tag")
+    __slots__ = ("_rules",)
+    kind = "touch"
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
-        self.name = name
-        self.tag = tag_of(f"touch:{name}")
-        self.parts = parts
         self._rules = rules
-        self._dirty: Changes = {}
-        self._told = self._contents()
+        super().__init__(name, parts)
 
     def apply(self, topic: str, fact: Fact) -> Conflict | None:
         """Take one version of the touch."""
@@ -391,19 +388,6 @@ class RecordedTouch:
         conflict = keep_smaller(self.parts, name, value, TOUCHES, fact.id, _version)
         self._dirty[name] = self.parts[name]
         return conflict
-
-    def receive(self, message: Message) -> None:
-        """Take a form fill's claim, or another id's versions."""
-        if not isinstance(message, Report):
-            raise TypeError(f"no message to a touch: {message!r}")
-        self._dirty.update(take(self.parts, message))
-
-    def flush(self) -> Outcome:
-        """The touch as it now stands, told to its person."""
-        told = self._contents()
-        messages: list[Message] = list(reports(self._told, told, self.tag))
-        changes, self._dirty, self._told = self._dirty, {}, told
-        return Outcome(changes, messages)
 
     def _of_kind(self, kind: str) -> list[tuple[str, bytes]]:
         return sorted((name, value) for name, value in self.parts.items() if name[0] == kind)
@@ -458,18 +442,15 @@ class RecordedTouch:
         return sorted((_claim(value) for _, value in self._of_kind(FORM)), key=lambda claim: claim[1].order)
 
 
-class DealRecord:
+class DealRecord(Reporter):
     """One deal: its facts as they came, so that any rule can read them again."""
 
-    __slots__ = ("_dirty", "_rules", "_told", "name", "parts", "tag")
+    __slots__ = ("_rules",)
+    kind = "deal"
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
-        self.name = name
-        self.tag = tag_of(f"deal:{name}")
-        self.parts = parts
         self._rules = rules
-        self._dirty: Changes = {}
-        self._told = self._contents()
+        super().__init__(name, parts)
 
     def apply(self, topic: str, fact: Fact) -> Conflict | None:
         """Take a deal change or a refund."""
@@ -484,13 +465,6 @@ class DealRecord:
     def receive(self, message: Message) -> None:
         """Nobody reports to a deal."""
         raise TypeError(f"no message to a deal: {message!r}")
-
-    def flush(self) -> Outcome:
-        """The deal as it now stands, told to its account or first contact."""
-        told = self._contents()
-        messages: list[Message] = list(reports(self._told, told, self.tag))
-        changes, self._dirty, self._told = self._dirty, {}, told
-        return Outcome(changes, messages)
 
     def _read(self, topic: str, raw: bytes) -> Any:
         return decode(topic, raw, END_OF_TIME, self._rules.settings)
