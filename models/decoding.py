@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from models.errors import BadInput
 from models.facts import (
@@ -24,105 +24,19 @@ from models.facts import (
     ContactChange,
     DealChange,
     Fact,
-    Id,
     IsBot,
     ProductUsage,
     Refund,
     Scalar,
     TouchFact,
 )
+from models.formats import RawAccount, RawBilling, RawContact, RawDeal, RawDealContact, RawTouch, RawUsage, Segment
 from models.identity import as_text, person_id
 from models.ids import snake
 from models.money import parse_amount, parse_currency, to_minor
-from models.segment import Segment, read_form_fill, read_hit, read_identity
+from models.segment import read_form_fill, read_hit, read_identity
 from models.settings import Settings
 from models.times import DAY, parse_instant, to_text
-
-
-class _Touch(Struct):
-    touchId: Id
-    timestamp: str
-    person: Scalar
-    kind: Annotated[str, Meta(min_length=1)]
-    receivedAt: str | None = None
-    team: str | None = None
-    rep: str | None = None
-    channel: str | None = None
-    source: str | None = None
-    medium: str | None = None
-    campaign: str | None = None
-    content: str | None = None
-    landingPage: str | None = None
-    updatedAt: str | None = None
-    deleted: bool | None = None
-
-
-class _Contact(Struct):
-    messageId: Id
-    timestamp: str
-    person: Scalar
-    source: Annotated[str, Meta(min_length=1)]
-    receivedAt: str | None = None
-    account: str | int | None | UnsetType = UNSET
-    createdAt: str | None | UnsetType = UNSET
-    role: str | None | UnsetType = UNSET
-
-
-class _Account(Struct):
-    messageId: Id
-    timestamp: str
-    account: str | int
-    receivedAt: str | None = None
-    domains: tuple[str, ...] | None | UnsetType = UNSET
-    customers: tuple[str, ...] | None | UnsetType = UNSET
-    mergedInto: str | int | None | UnsetType = UNSET
-    parent: str | int | None | UnsetType = UNSET
-    name: str | None | UnsetType = UNSET
-    quiet: bool | None | UnsetType = UNSET
-    attributes: dict[str, AttributeValue | None] | None | UnsetType = UNSET
-
-
-class _DealContact(Struct):
-    person: Scalar
-    role: str | None = None
-
-
-class _Deal(Struct):
-    dealId: str | int
-    messageId: Id
-    timestamp: str
-    receivedAt: str | None = None
-    account: str | int | None | UnsetType = UNSET
-    contacts: list[Scalar | _DealContact] | None | UnsetType = UNSET
-    name: str | None | UnsetType = UNSET
-    pipeline: str | None | UnsetType = UNSET
-    stage: str | None | UnsetType = UNSET
-    amount: Raw | UnsetType = UNSET
-    currency: str | None | UnsetType = UNSET
-    owner: str | None | UnsetType = UNSET
-    createdAt: str | None | UnsetType = UNSET
-    expectedClose: str | None | UnsetType = UNSET
-    deleted: bool | None | UnsetType = UNSET
-
-
-class _Billing(Struct):
-    type: str
-    messageId: Id
-    timestamp: str
-    dealId: str | int
-    amount: Raw
-    currency: str | None = None
-    receivedAt: str | None = None
-
-
-class _Usage(Struct):
-    messageId: Id
-    timestamp: str
-    person: Scalar
-    event: str
-    count: Annotated[int, Meta(ge=1, le=10**9)] | None = None
-    account: str | int | None = None
-    receivedAt: str | None = None
 
 
 def decode(
@@ -166,7 +80,7 @@ def _lower(text: str | None) -> str | None:
     return (text.strip().lower() or None) if text else None
 
 
-def _read_touch(raw: _Touch, value: bytes, at: int, settings: Settings) -> TouchFact:
+def _read_touch(raw: RawTouch, value: bytes, at: int, settings: Settings) -> TouchFact:
     kind = snake(raw.kind)
     if not kind:
         raise BadInput("touches.kind", "a kind of touch such as call or demo", raw.kind)
@@ -227,7 +141,7 @@ def _optional_instant(value: str | None | UnsetType, where: str) -> int | None |
     return parse_instant(value, where) if isinstance(value, str) else value
 
 
-def _read_contact(raw: _Contact, value: bytes, at: int, settings: Settings) -> ContactChange:
+def _read_contact(raw: RawContact, value: bytes, at: int, settings: Settings) -> ContactChange:
     person = person_id(raw.person, settings)
     if person is None:
         raise BadInput("contact-changes.person", "an e-mail or user id that is nobody's placeholder", raw.person)
@@ -237,7 +151,7 @@ def _read_contact(raw: _Contact, value: bytes, at: int, settings: Settings) -> C
     return ContactChange(at, raw.messageId, person, raw.source.strip(), value, account, created, role)
 
 
-def _read_account(raw: _Account, value: bytes, at: int, settings: Settings) -> AccountChange:
+def _read_account(raw: RawAccount, value: bytes, at: int, settings: Settings) -> AccountChange:
     return AccountChange(
         at=at,
         id=raw.messageId,
@@ -286,7 +200,7 @@ def _attribute(name: str, value: AttributeValue | None) -> AttributeValue | None
     return _clean(value) if isinstance(value, str) else value
 
 
-def _read_deal(raw: _Deal, value: bytes, at: int, settings: Settings) -> DealChange:
+def _read_deal(raw: RawDeal, value: bytes, at: int, settings: Settings) -> DealChange:
     return DealChange(
         at=at,
         id=raw.messageId,
@@ -307,22 +221,24 @@ def _read_deal(raw: _Deal, value: bytes, at: int, settings: Settings) -> DealCha
     )
 
 
-def _roles(value: list[Scalar | _DealContact] | None | UnsetType, settings: Settings) -> tuple[tuple[str, str], ...]:
+def _roles(value: list[Scalar | RawDealContact] | None | UnsetType, settings: Settings) -> tuple[tuple[str, str], ...]:
     """The role of each contact that has one, the first where a person is named twice."""
     entries = value if isinstance(value, list) else ()
     named = [
-        (person_id(entry.person, settings), _lower(entry.role)) for entry in entries if isinstance(entry, _DealContact)
+        (person_id(entry.person, settings), _lower(entry.role))
+        for entry in entries
+        if isinstance(entry, RawDealContact)
     ]
     return tuple({person: role for person, role in reversed(named) if person and role}.items())
 
 
 def _contacts(
-    value: list[Scalar | _DealContact] | None | UnsetType, settings: Settings
+    value: list[Scalar | RawDealContact] | None | UnsetType, settings: Settings
 ) -> tuple[str, ...] | None | UnsetType:
     """The persons named, in order, each once; guarded values are dropped."""
     if not isinstance(value, list):
         return value
-    people = (person_id(entry.person if isinstance(entry, _DealContact) else entry, settings) for entry in value)
+    people = (person_id(entry.person if isinstance(entry, RawDealContact) else entry, settings) for entry in value)
     return tuple(dict.fromkeys(person for person in people if person))
 
 
@@ -350,7 +266,7 @@ def _day(value: str | None | UnsetType) -> str | None | UnsetType:
     return to_text(parse_instant(value, "deal-changes.expectedClose"))[:10]
 
 
-def _read_billing(raw: _Billing, value: bytes, at: int, settings: Settings) -> Refund:
+def _read_billing(raw: RawBilling, value: bytes, at: int, settings: Settings) -> Refund:
     if raw.type != "refund":
         raise BadInput("billing.type", "refund", raw.type)
     currency = parse_currency(raw.currency or settings.currency, "billing.currency")
@@ -361,7 +277,7 @@ def _read_billing(raw: _Billing, value: bytes, at: int, settings: Settings) -> R
     return Refund(at, raw.messageId, _needed(raw.dealId, "billing.dealId"), amount, currency, value)
 
 
-def _read_usage(raw: _Usage, value: bytes, at: int, settings: Settings) -> ProductUsage:
+def _read_usage(raw: RawUsage, value: bytes, at: int, settings: Settings) -> ProductUsage:
     person, event = person_id(raw.person, settings), raw.event.strip()
     if person is None:
         raise BadInput("product-usage.person", "an e-mail or user id that is nobody's placeholder", raw.person)
@@ -375,12 +291,12 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     PAGE_VIEWS: msgspec.json.Decoder(Segment),
     FORM_FILLS: msgspec.json.Decoder(Segment),
     IDENTITIES: msgspec.json.Decoder(Segment),
-    TOUCHES: msgspec.json.Decoder(_Touch),
-    CONTACT_CHANGES: msgspec.json.Decoder(_Contact),
-    ACCOUNT_CHANGES: msgspec.json.Decoder(_Account),
-    DEAL_CHANGES: msgspec.json.Decoder(_Deal),
-    BILLING: msgspec.json.Decoder(_Billing),
-    PRODUCT_USAGE: msgspec.json.Decoder(_Usage),
+    TOUCHES: msgspec.json.Decoder(RawTouch),
+    CONTACT_CHANGES: msgspec.json.Decoder(RawContact),
+    ACCOUNT_CHANGES: msgspec.json.Decoder(RawAccount),
+    DEAL_CHANGES: msgspec.json.Decoder(RawDeal),
+    BILLING: msgspec.json.Decoder(RawBilling),
+    PRODUCT_USAGE: msgspec.json.Decoder(RawUsage),
 }
 _READERS: dict[str, Callable[[Any, bytes, int, Settings], Fact]] = {
     PAGE_VIEWS: read_hit,

@@ -5,9 +5,6 @@ Source: Segment spec, https://segment.com/docs/connections/spec/.
 
 from collections.abc import Callable, Iterable
 
-import msgspec
-from msgspec import Struct
-
 from models.errors import BadInput
 from models.facts import (
     FORM_FILLS,
@@ -15,74 +12,16 @@ from models.facts import (
     PAGE_VIEWS,
     FormFill,
     Hit,
-    Id,
     Identification,
     Scalar,
     Unlink,
     Utm,
     Verdict,
 )
+from models.formats import Page, Properties, Segment
 from models.identity import as_text, person_id
 from models.settings import Settings
 from models.times import parse_instant
-
-
-class _Campaign(Struct, gc=False):
-    name: Scalar = None
-    source: Scalar = None
-    medium: Scalar = None
-    term: Scalar = None
-    content: Scalar = None
-
-
-class _Page(Struct, gc=False):
-    url: str | None = None
-    path: str | None = None
-    referrer: str | None = None
-    search: str | None = None
-
-
-class _Traits(Struct, gc=False):
-    email: Scalar = None
-
-
-class _Context(Struct, gc=False):
-    campaign: _Campaign | None = None
-    page: _Page | None = None
-    traits: _Traits | None = None
-    userAgent: str | None = None
-
-
-class _Properties(Struct, gc=False):
-    url: str | None = None
-    path: str | None = None
-    referrer: str | None = None
-    search: str | None = None
-    email: Scalar = None
-    externalId: Scalar = None
-
-
-class Segment(Struct, gc=False):
-    """A message as it is sent; what we do not read is not in it."""
-
-    messageId: Id
-    timestamp: str
-    type: str | None = None
-    receivedAt: str | None = None
-    anonymousId: str | int | None = None
-    userId: Scalar = None
-    previousId: Scalar = None
-    groupId: Scalar = None
-    event: str | None = None
-    unlinks: str | None = None
-    bot: bool | None = None
-    messageIds: tuple[Id, ...] | None = None
-    since: str | None = msgspec.field(default=None, name="from")
-    until: str | None = msgspec.field(default=None, name="to")
-    reason: str | None = None
-    context: _Context | None = None
-    properties: _Properties | None = None
-    traits: _Traits | None = None
 
 
 def _visitor(raw: Segment, person: str | None, topic: str) -> str:
@@ -118,8 +57,8 @@ def _page(raw: Segment) -> tuple[str, str]:
     return url, properties.referrer or page.referrer or ""
 
 
-_NO_PAGE = _Page()
-_NO_PROPERTIES = _Properties()
+_NO_PAGE = Page()
+_NO_PROPERTIES = Properties()
 
 
 def read_hit(raw: Segment, value: bytes, at: int, settings: Settings) -> Hit:
