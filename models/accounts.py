@@ -31,7 +31,8 @@ from models.filters import NO_LABELS, Labels, attribute_counts, kept_labels
 from models.funnel import account_counts
 from models.groups import Group
 from models.journeys import Journey, order_of
-from models.members import Lead, keep_smaller, role_in
+from models.leads import Lead, role_in
+from models.members import keep_smaller
 from models.paths import null_path_begins
 from models.pipeline import Surroundings, deal_counts, first_channel, lead_counts
 from models.profiles import Profile

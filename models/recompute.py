@@ -72,16 +72,8 @@ from models.filters import (
 )
 from models.funnel import account_counts
 from models.identity import Link, Root, account_id, roots_of
-from models.members import (
-    Contact,
-    account_of,
-    contact_of,
-    deal_parent,
-    first_contacts,
-    lead_moment,
-    role_in,
-    role_of,
-)
+from models.leads import Contact, account_of, contact_of, lead_moment, role_in, role_of
+from models.members import deal_parent, first_contacts
 from models.paths import NULL, null_path_begins, path_counts
 from models.pipeline import PIPELINE, Surroundings, deal_counts, first_channel, lead_counts
 from models.profiles import NOBODY, Profile, profile_of, stated

@@ -23,7 +23,8 @@ from models.facts import (
     key_of,
 )
 from models.identity import Link, person_id
-from models.members import Contact, Person
+from models.leads import Contact
+from models.members import Person
 from models.reports import CONTACT, LINK, TOUCH, WATCH, Parts, tag_in, tag_of
 from models.rules import Rules
 from models.settings import Settings

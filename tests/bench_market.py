@@ -19,7 +19,7 @@ from typing import Any
 from models.accounts import Account
 from models.deals import Deal
 from models.filters import label_of
-from models.members import Lead
+from models.leads import Lead
 from models.reports import Parts, pack
 from models.rules import Rules
 from models.settings import Settings

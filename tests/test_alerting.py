@@ -18,7 +18,7 @@ from models.alerts import Alert, encode
 from models.deals import Deal
 from models.decoding import decode
 from models.facts import ACCOUNT_CHANGES
-from models.members import Lead
+from models.leads import Lead
 from models.reports import Parts, Report, Wake, pack, tag_of
 from models.times import DAY, HOUR, MINUTE, parse_instant, to_text
 from models.totals import Totals
