@@ -24,6 +24,7 @@ from models.conversions import (
     path_of_credits,
 )
 from models.counts import Counted, add_counts
+from models.course import BEGINNING, History
 from models.deals import Conversion, Deal, booked_as, conversions_of, is_open, takes_part, waiting_of, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
@@ -62,7 +63,7 @@ from models.totals import Totals
 from models.touches import Touch
 from models.usage import use_counts, uses_in
 from models.warming import Moved, Warming
-from models.warmth import BEGINNING, History, Touched
+from models.warmth import Touched
 
 REMEMBERED_CREDITS = 32
 """Conversions with more credits are computed again when taken back, rather than kept in memory."""

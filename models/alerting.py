@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from models.alerts import AccountOf, Alert, Cause, Cooled, Low, OpenDeal, Score, Share, alert_id
+from models.course import COLD, COOLING, History, Transition
 from models.deals import Deal, pipeline_of
 from models.pipeline import NONE, Stay, days_between, stays_of
 from models.profiles import Profile
@@ -19,7 +20,7 @@ from models.rules import Rules
 from models.times import to_text
 from models.touches import Touch
 from models.usual import Usual, Usuals
-from models.warmth import COLD, COOLING, HOT_PAGE, History, Scale, Transition, factor, shown
+from models.warmth import HOT_PAGE, Scale, factor, shown
 
 MOST_CAUSES = 20
 LAST_TOUCHES = 3

@@ -11,9 +11,9 @@ from math import inf
 
 import msgspec
 
-from models.alerts import State
+from models.course import Course, History, Kept
 from models.reports import pack
-from models.warmth import Course, History, Scale, Touched, Transition, follow, outlook
+from models.warmth import Scale, Touched, follow, outlook
 
 CHECKPOINT = 64
 MOST_CHECKPOINTS = 32
@@ -22,19 +22,7 @@ TouchesAfter = Callable[[int], list[Touched]]
 """The weighted touches later than an instant, oldest first."""
 
 
-class _Kept(msgspec.Struct, array_like=True):
-    """A course at rest; integers beyond 64 bits as bytes. `mark` tells under which settings."""
-
-    mark: str
-    at: int
-    total: bytes
-    active: dict[str, int]
-    state: State
-    low: tuple[bytes, int] | None
-    history: tuple[Transition, ...]
-
-
-_unpack = msgspec.msgpack.Decoder(_Kept).decode
+_unpack = msgspec.msgpack.Decoder(Kept).decode
 
 
 class Gauge:
@@ -123,7 +111,7 @@ class Gauge:
 
 def _packed(course: Course, scale: Scale) -> bytes:
     low = course.low and (_bytes(course.low[0]), course.low[1])
-    return pack(_Kept(scale.mark, course.at, _bytes(course.total), course.active, course.state, low, course.history))
+    return pack(Kept(scale.mark, course.at, _bytes(course.total), course.active, course.state, low, course.history))
 
 
 def _at_rest(value: bytes | None, scale: Scale) -> Iterator[Course]:

@@ -32,6 +32,7 @@ from models.conversions import (
     without_zeros,
 )
 from models.counts import SHARED, Count, Counts, Numbers, add_counts, table_of, without_zero_counts
+from models.course import History
 from models.deals import Conversion, Deal, booked_as, conversions_of, fold, takes_part, waiting_of, won_at
 from models.decoding import decode
 from models.errors import BadInput
@@ -94,7 +95,7 @@ from models.sessions import (
 from models.times import day_of
 from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
 from models.usage import USES, milestone_kind, milestone_touch
-from models.warmth import History, Touched, history_of
+from models.warmth import Touched, history_of
 
 _NO_LIMIT = 2**62
 

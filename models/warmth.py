@@ -17,25 +17,17 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import groupby
 from math import inf, log2
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from models.alerts import Name, State
+from models.alerts import State
+from models.course import COLD, COOLING, WARM, WARMING, Course, History, Transition
 from models.decay import BITS, decay_tables, power
 from models.ids import snake
 from models.settings import Warmth
-from models.times import DAY, END_OF_TIME, HOUR
+from models.times import DAY, HOUR
 
-COLD: Final = "cold"
-WARMING: Final = "warming"
-WARM: Final = "warm"
-COOLING: Final = "cooling"
-STATES: tuple[State, ...] = (WARM, WARMING, COOLING, COLD)
-NAMES: dict[State, Name] = {WARMING: "warming", WARM: "warmed", COOLING: "cooling", COLD: "cooled"}
-"""A transition's name by the state it leads to."""
-BEGINNING = -END_OF_TIME
-"""Earlier than any touch."""
 ACTIVE = 30 * DAY
 """How long a person counts as active after a touch of theirs."""
 HOT_PAGE = "hot_page"
@@ -71,40 +63,6 @@ class Touched(NamedTuple):
     at: int
     person: str
     weight: int
-
-
-class Transition(msgspec.Struct, frozen=True, array_like=True):
-    """From `at` on the account is in another state.
-
-    `before` and `after` are the scores just before and at that instant; `low`
-    the least since the transition before, just before the touch at `low_at` (None: no
-    touch since). `active` persons count then; `inactive` is the one who no longer does,
-    where that made the difference.
-    """
-
-    at: int
-    was: State
-    state: State
-    rewarmed: bool
-    before: float
-    after: float
-    low_at: int | None
-    low: float | None
-    active: int
-    inactive: str | None = None
-
-    @property
-    def name(self) -> Name:
-        """warming, warmed, cooling or cooled."""
-        return NAMES[self.state]
-
-    @property
-    def is_upward(self) -> bool:
-        """Did touches lift the score."""
-        return self.state in (WARMING, WARM)
-
-
-History = tuple[Transition, ...]
 
 
 class Scale:
@@ -158,26 +116,6 @@ def shown(score: int) -> float:
 def factor(active: int) -> int:
     """F for so many active persons, in 64ths."""
     return FACTORS[min(active, len(FACTORS) - 1)]
-
-
-class Course(msgspec.Struct, array_like=True):
-    """How an account's score has gone, up to the touches at `at`.
-
-    `total` is Σ weight · 2^(−age/half-life) at that instant, `active` the persons and
-    their last touches, the one active longest ago first; `low` the least score since the
-    last transition and when.
-    """
-
-    at: int = BEGINNING
-    total: int = 0
-    active: dict[str, int] = {}
-    state: State = COLD
-    low: tuple[int, int] | None = None
-    history: History = ()
-
-    def copy(self) -> "Course":
-        """One that can go on by itself."""
-        return Course(self.at, self.total, dict(self.active), self.state, self.low, self.history)
 
 
 def history_of(touches: Iterable[Touched], scale: Scale) -> History:

@@ -30,12 +30,12 @@ from models.counts import Count, Counts
 from models.deals import conversions_of
 from models.errors import BadInput, Unavailable
 from models.profiles import NOBODY, Profile
+from models.reading import Reading
 from models.recompute import Books, recompute
 from models.reports import Parts, id_in, pack
 from models.rules import Rules
 from models.settings import Settings, rules_fingerprint
 from models.times import to_text
-from models.warming import Reading
 from streams import entities, history, standing
 from streams.reference import rules_from
 from streams.standing import Standing

@@ -15,7 +15,7 @@ key                                       type    holds
 {accounts:3}:where:<label>                set     the accounts that carry a label (models.filters)
 {accounts:3}:compact:<account>            string  what an account comes to; made by reports (streams.filtered)
 {accounts:3}:newest                       list    the newest touches as JSON, newest first
-{accounts:3}:warmth                       hash    account → its reading (models.warming)
+{accounts:3}:warmth                       hash    account → its reading (models.reading)
 {accounts:3}:warm:<state>                 zset    the accounts in a state, by log2(score) + time in half-lives
 {accounts:3}:due                          zset    account → when something happens to it by itself (µs)
 {accounts:3}:alerts                       list    the newest alerts as they were published, newest first

@@ -13,15 +13,17 @@ import msgspec
 from models.accounts import Account
 from models.alerting import drafted, finished
 from models.alerts import Alert, State, decode_alert
+from models.course import STATES
 from models.errors import BadInput
 from models.filters import Where
 from models.pipeline import LEFT
+from models.reading import Reading
 from models.rules import Rules
 from models.settings import Settings
 from models.times import parse_instant, to_text
 from models.usual import Usuals, usuals_of
-from models.warming import Reading, next_of, score_of
-from models.warmth import STATES, ahead, present
+from models.warming import next_of, score_of
+from models.warmth import ahead, present
 from streams.filtered import chosen
 from streams.journeys import Document, account_above, known_account
 from streams.reference import rules_from

@@ -5,11 +5,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from models.accounts import Account
+from models.course import History
+from models.reading import Reading
 from models.reports import Parts
 from models.rules import Rules
 from models.times import to_text
-from models.warming import Reading, next_of
-from models.warmth import History, Scale
+from models.warming import next_of
+from models.warmth import Scale
 
 
 class Unlike(NamedTuple):

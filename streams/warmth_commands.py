@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from models.course import STATES
 from models.filters import Where
-from models.warmth import STATES
 from streams import reports
 from streams.commands import filtered, in_style, on_tables
 from streams.journeys import Document

@@ -17,17 +17,19 @@ from itertools import accumulate
 from typing import Any
 
 from models.accounts import Account
+from models.course import STATES, Course
 from models.deals import Deal
 from models.filters import label_of
 from models.leads import Lead
+from models.reading import Brief, Reading
 from models.reports import Parts, pack
 from models.rules import Rules
 from models.settings import Settings
 from models.times import DAY, HOUR
 from models.totals import Totals
 from models.touches import Touch, team_of
-from models.warming import Brief, Ranked, Reading, rank_of
-from models.warmth import STATES, Course, fixed
+from models.warming import Ranked, rank_of
+from models.warmth import fixed
 from streams.reference import rules_from
 from streams.tables import Tables, batched, cell_key, table_key
 

@@ -8,8 +8,10 @@ import msgspec
 
 from models.alerting import id_of
 from models.alerts import Alert, decode_alert
-from models.warming import TOLD, Reading, Told, next_of
-from models.warmth import COLD, STATES, History, ahead, present, state_at
+from models.course import COLD, STATES, History
+from models.reading import Reading, Told
+from models.warming import TOLD, next_of
+from models.warmth import ahead, present, state_at
 from streams.topics import ALERTS
 
 if TYPE_CHECKING:

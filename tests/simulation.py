@@ -34,6 +34,7 @@ from models import lanes
 from models.accounts import Account
 from models.conversions import pack_vector, unpack_numbers, unpack_vector
 from models.counts import Count, Counts, add_counts, without_zero_counts
+from models.course import History
 from models.decoding import decode
 from models.errors import BadInput
 from models.facts import key_of
@@ -47,7 +48,6 @@ from models.rules import Rules
 from models.times import DAY, SECOND
 from models.totals import Totals
 from models.visitors import Visitor, site_of
-from models.warmth import History
 from streams import announcing as announcing_module
 from streams import lane as lane_module
 from streams import tables as tables_module

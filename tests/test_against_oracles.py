@@ -17,18 +17,20 @@ from msgspec.structs import replace
 
 from models.catalogue import conversion_kinds
 from models.counts import tables_in
+from models.course import Transition
 from models.flows import Period
 from models.forecast import Forecast, spans_from
 from models.funnel import stage_flows, velocities
 from models.markov import removal_effects
 from models.paths import CONVERTED, NULL, path_counts, table_of_paths
 from models.profiles import NOBODY, compared
+from models.reading import Told
 from models.recompute import recompute
 from models.rules import Rules
 from models.settings import Pipeline, Settings, Warmth, parse_settings
 from models.times import DAY, HOUR, MINUTE
-from models.warming import Moved, Told, news_of
-from models.warmth import Scale, Touched, Transition, fixed, history_of
+from models.warming import Moved, news_of
+from models.warmth import Scale, Touched, fixed, history_of
 from streams.reference import rules_from
 from tests import markets, oracle, oracle_accounts, oracle_forecast, oracle_models, oracle_warmth
 from tests.oracle_forecast import as_decimal

@@ -7,19 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.course import History
 from models.settings import Settings, Warmth, check
 from models.times import DAY, HOUR
-from models.warmth import (
-    ACTIVE,
-    History,
-    Scale,
-    Touched,
-    ahead,
-    fixed,
-    history_of,
-    present,
-    state_at,
-)
+from models.warmth import ACTIVE, Scale, Touched, ahead, fixed, history_of, present, state_at
 
 T0 = 1_767_571_200_000_000
 HALF = 14 * DAY
