@@ -26,8 +26,9 @@ from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from models.times import SECOND, to_text
 from streams import children, config, versions
+from streams.backlog import Backlog
 from streams.config import redis_client
-from streams.lane import AWAY, Backlog, LaneService
+from streams.lane import AWAY, LaneService
 from streams.reference import rules_from
 from streams.standing import WORKER_PREFIX
 from streams.topics import create_topics
@@ -39,7 +40,7 @@ HEARTBEAT_SECONDS = 2.0
 HEARTBEAT_EXPIRY_SECONDS = 10
 WATCH_SECONDS = 0.2
 PREVIEW_POLL_SECONDS = 1.0
-SWEEP_SECONDS, BUSY_SWEEP_SECONDS = 3.0, 60.0
+SWEEP_SECONDS = 3.0
 LANE_FAILED, RULES_CHANGED = 70, 75
 """Exit codes with which a worker asks to be started again."""
 
@@ -156,14 +157,14 @@ class Lanes(Service):
         """Collect the few cycles there are (of exceptions and clients) now and then.
 
         A sweep looks at what was made since the last one and holds everything up meanwhile: often, it is
-        milliseconds; only while a backlog makes so much that it would cost, and nobody waits, it is put off.
+        milliseconds. What a backlog makes is far more, and nearly all of it states: that is set aside unseen.
         """
-        swept = time.perf_counter()
         while not self.should_stop:
             await self.sleep(SWEEP_SECONDS)
-            if not self._backlog.is_seen(SWEEP_SECONDS) or time.perf_counter() - swept > BUSY_SWEEP_SECONDS:
+            if self._backlog.was_within(SWEEP_SECONDS):
+                gc.freeze()
+            else:
                 gc.collect(1)
-                swept = time.perf_counter()
 
     @Service.task
     async def _beat(self) -> None:

@@ -34,6 +34,7 @@ from models.rolls import roll_of
 from models.rules import Rules
 from models.times import parse_instant
 from streams.announcing import UsualStays, alerts_in
+from streams.backlog import BACKLOG_RECORDS, Backlog
 from streams.config import kafka_options
 from streams.dead_letters import dead_letter
 from streams.tables import MOST_DUE, Tables
@@ -45,16 +46,14 @@ ENVELOPE_BYTES = 512 * 1024
 FETCH_BYTES = 2 * 1024 * 1024
 LARGEST_REQUEST_BYTES = 48 * 1024 * 1024
 DRAIN_SECONDS = 6.0
-BACKLOG_RECORDS = 500
-"""Fewer than these are no backlog for others to wait for, however slowly they are taken."""
-BUSY_SECONDS = 0.5
 PREFETCH_BACKOFF_SECONDS = 0.02
 """How long a partition's waiting records keep others from being fetched."""
-LINGER_SECONDS, MOST_LINGERS = 0.1, 30
+GATHER_SECONDS = 0.1
+"""How often a lane that waits for others looks whether they have caught up."""
 LONGEST_STEP_SECONDS = 0.2
 LOOK_SECONDS = 1.0
 HOLD_SECONDS = 2.0
-"""How long after a backlog was last seen the lane looks whether time has passed for an account."""
+"""How long after the last backlog the lane looks whether time has passed for an account."""
 LEAST_RECORDS = 20
 HEAVY_BURDEN = 20_000
 """Credits that a step may have to compute: about 10 µs each."""
@@ -109,16 +108,6 @@ class Counters(msgspec.Struct):
     commit_seconds: float = 0.0
 
 
-class Backlog(msgspec.Struct):
-    """When a lane of this worker last saw a backlog (time.perf_counter()); its lanes share it."""
-
-    seen_at: float = float("-inf")
-
-    def is_seen(self, within_seconds: float = BUSY_SECONDS) -> bool:
-        """Is there one, as far as anybody knows; or was there, so many seconds ago?"""
-        return time.perf_counter() - self.seen_at < within_seconds
-
-
 class LaneService:
     """One lane on one worker: every partition it was given runs in a task of its own."""
 
@@ -127,7 +116,7 @@ class LaneService:
         lane: Lane,
         rules: Rules,
         redis: Any,
-        backlog: "Backlog | None" = None,
+        backlog: Backlog | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.lane = lane
@@ -141,6 +130,8 @@ class LaneService:
         self._usuals = UsualStays(redis, self.settings)
         self._looks_at: dict[int, float] = {}
         self._behind: set[int] = set()
+        names = list(lanes.LANES)
+        self._upstream = names[: names.index(lane.name)]
         self._fetching: set[asyncio.Task[Any] | None] = set()
         self._most_records = self.settings.lanes.batch_facts
         self._redis = redis
@@ -261,6 +252,8 @@ class LaneService:
             except AWAY as error:
                 tables.book.commit = -1
                 failures = await self._wait(failures, error)
+            finally:
+                self._backlog.note(self.lane.name, partition, 0)
 
     async def _wait(self, failures: int, error: Exception) -> int:
         """Back off from a server that is away."""
@@ -309,31 +302,34 @@ class LaneService:
             polled = await self.consumer.getmany(*places, timeout_ms=200, max_records=self._most_records)
         finally:
             self._fetching.discard(task)
-        self._note_backlog(partition, sum(map(len, polled.values())))
+        self._note_backlog(partition, polled)
         return {self._topics[place.topic]: records for place, records in polled.items() if records}
 
     async def _gather(self, partition: int) -> None:
-        """Let records gather before they are fetched.
-
-        A batch has its price whatever its size. So while a lane of this worker catches up
-        with a backlog, those whose own batches are small take fewer and larger ones.
-        """
+        """Let records gather before they are fetched; as long as the lanes before this one catch up, more of them."""
         if partition in self._behind:
             await asyncio.sleep(0.0)
             return
         await asyncio.sleep(self.settings.lanes.linger_ms / 1000)
-        for _ in range(MOST_LINGERS):
-            if self.paused or not self._backlog.is_seen():
-                return
-            await asyncio.sleep(LINGER_SECONDS)
+        until = time.perf_counter() + self._backlog.patience_seconds
+        while not self.paused and self._backlog.is_in(self._upstream) and time.perf_counter() < until:
+            await asyncio.sleep(GATHER_SECONDS)
 
-    def _note_backlog(self, partition: int, count: int) -> None:
-        if count < self._most_records // 2:
-            self._behind.discard(partition)
-            return
-        self._behind.add(partition)
-        if count >= BACKLOG_RECORDS:
-            self._backlog.seen_at = time.perf_counter()
+    def _note_backlog(self, partition: int, polled: Mapping[TopicPartition, list[Any]]) -> None:
+        """Note what waits in Kafka beyond the records just polled."""
+        waiting = {topic: self._waiting(self._place(topic, partition), topic, polled) for topic in self.topics}
+        records = sum(waiting.values())
+        self._backlog.note(self.lane.name, partition, records)
+        is_behind = waiting[self.lane.internal] > 0 or records >= BACKLOG_RECORDS
+        (self._behind.add if is_behind else self._behind.discard)(partition)
+
+    def _waiting(self, place: TopicPartition, topic: str, polled: Mapping[TopicPartition, list[Any]]) -> int:
+        """How many records the consumer knows to lie in Kafka beyond those polled."""
+        if place not in self.consumer.assignment():
+            return 0
+        taken = self._tables[place.partition].book.offsets.get(topic, 0)
+        upto = polled[place][-1].offset + 1 if place in polled else taken
+        return max((self.consumer.highwater(place) or 0) - upto, 0)
 
     def _pace(self, records: int, seconds: float) -> None:
         """Take fewer records at once where each costs more, so that no step holds the worker up for long."""
@@ -356,7 +352,7 @@ class LaneService:
         worker catches up, or the intake is paused.
         """
         now = time.perf_counter()
-        is_behind = now - self._backlog.seen_at < HOLD_SECONDS
+        is_behind = self._backlog.was_within(HOLD_SECONDS)
         if not self.lane.keeps_time or self.paused or is_behind or now < self._looks_at[tables.partition]:
             return None
         clock = self._clock()

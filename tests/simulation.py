@@ -49,6 +49,7 @@ from models.times import DAY, SECOND
 from models.totals import Totals
 from models.visitors import Visitor, site_of
 from streams import announcing as announcing_module
+from streams import backlog as backlog_module
 from streams import lane as lane_module
 from streams import tables as tables_module
 from streams.lane import LaneService
@@ -315,6 +316,10 @@ class Consumer:
 
     async def position(self, place: TopicPartition) -> int:
         return self._positions[place]
+
+    def highwater(self, place: TopicPartition) -> int | None:
+        """Where the partition ended when it was last looked at; None: it has not been."""
+        return self._chance.rng.choice((None, self._simulation.log.end(*place)))
 
     def tell(self, partitions: list[int]) -> None:
         """The group has moved: the member hears of it when it gets a turn."""
@@ -978,6 +983,9 @@ def _simulated(simulation: Simulation) -> Iterator[None]:
             (announcing_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
             (lane_module, "AIOKafkaProducer", lambda **options: Producer(simulation)),
             (lane_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
+            (backlog_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
+            (backlog_module, "BACKLOG_RECORDS", 3 if small else backlog_module.BACKLOG_RECORDS),
+            (lane_module, "BACKLOG_RECORDS", 3 if small else backlog_module.BACKLOG_RECORDS),
             (lane_module, "DRAIN_SECONDS", 0.01 if small else lane_module.DRAIN_SECONDS),
             (lane_module, "HEAVY_BURDEN", -1 if small else lane_module.HEAVY_BURDEN),
             (lane_module, "ENVELOPE_BYTES", 200 if small else lane_module.ENVELOPE_BYTES),

@@ -1,0 +1,53 @@
+"""What the lanes of a worker have yet to read, and how long others may wait for it.
+
+A batch has its price whatever its size. So while a lane catches up, those that read what it
+writes let messages gather, and take fewer and larger batches: the totals are as old as the
+backlog anyway. They wait for as long as the backlog has lasted, so that what they tell
+meanwhile is at most twice as old as it need be, and at most LONGEST_WAIT_SECONDS.
+"""
+
+import time
+from collections.abc import Collection
+
+BACKLOG_RECORDS = 500
+"""Fewer than these are nothing that others would wait for, however slowly they are taken."""
+LONGEST_WAIT_SECONDS = 10.0
+
+
+class Backlog:
+    """The lane partitions of a worker with many records yet to read, and since when there are any."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, set[int]] = {}
+        self._began_at = self._ended_at = float("-inf")
+
+    def note(self, lane: str, partition: int, records: int) -> None:
+        """So many records of the lane's partition wait in Kafka, beyond those it has taken."""
+        places = self._places.setdefault(lane, set())
+        was_any = self._is_any
+        if records >= BACKLOG_RECORDS:
+            places.add(partition)
+        else:
+            places.discard(partition)
+        if self._is_any and not was_any:
+            self._began_at = time.perf_counter()
+        elif was_any and not self._is_any:
+            self._ended_at = time.perf_counter()
+
+    @property
+    def _is_any(self) -> bool:
+        return any(self._places.values())
+
+    def is_in(self, lanes: Collection[str]) -> bool:
+        """Is any of these lanes behind?"""
+        return any(self._places.get(lane) for lane in lanes)
+
+    def was_within(self, seconds: float) -> bool:
+        """Is any lane behind, or was it until so many seconds ago?"""
+        return self._is_any or time.perf_counter() - self._ended_at < seconds
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a lane may wait for others from now on."""
+        lasted = time.perf_counter() - self._began_at if self._is_any else 0.0
+        return min(lasted, LONGEST_WAIT_SECONDS)
