@@ -93,20 +93,31 @@ _hit: Callable[[tuple[int, str, Origin | None, str, str | None, bool]], Hit] = p
 """Hit(…) by half its cost: made once a page view."""
 
 
-_NOTHING: dict[str, tuple[str, bytes]] = {}
+class Told(NamedTuple):
+    """A session's touches, packed, by part name; whose it is, and when people became known in its visit."""
+
+    owner: str | None
+    known: tuple[int, ...]
+    touches: Mapping[str, bytes]
+
+
+_NOTHING = Told(None, (), {})
 
 
 class Session:
-    """Hits with no gap between them, in order; `name` is the part it is kept in."""
+    """Hits with no gap between them, in order; `name` is the part it is kept in.
 
-    __slots__ = ("arrived", "hits", "persons", "reported", "retouched", "stored")
+    `told` is what was last reported of it; `retouched` says that its touches may differ since.
+    """
+
+    __slots__ = ("arrived", "hits", "persons", "retouched", "stored", "told")
 
     def __init__(self, hits: list[Hit], stored: str | None = None) -> None:
         self.hits = hits
         self.stored = stored
         self.retouched = stored is None
         self.arrived: list[Arrived] | None = None
-        self.reported: Mapping[str, tuple[str, bytes]] = _NOTHING
+        self.told = _NOTHING
         self.persons = {hit.person for hit in hits if hit.person}
 
     @property
@@ -150,8 +161,8 @@ class Visitor:
         self.told: Contents = self._contents()
         self._counted_crowd = self._crowd() if self.told else 0
         if self._identified:
-            for session in self.sessions:
-                session.reported = self._session_report(session)
+            for session, told in zip(self.sessions, self._tell(self.sessions), strict=True):
+                session.told = told
 
     def _load(self, parts: Parts) -> None:
         for name, value in parts.items():
@@ -673,49 +684,51 @@ class Visitor:
         sessions = self.sessions if self._all_stale else changed
         old: Contents = {}
         new: Contents = {}
-        for session in {id(each): each for each in (*self._gone, *sessions)}.values():
-            _add(old, session.reported)
-        for session in sessions:
-            session.reported = self._session_report(session)
-            _add(new, session.reported)
+        for session in self._gone:
+            _add(old, session.told)
+        for session, told in zip(sessions, self._tell(sessions), strict=True):
+            session.retouched = False
+            if told is not session.told:
+                _add(old, session.told)
+                _add(new, told)
+                session.told = told
         return old, new
 
     @property
     def _marked(self) -> bool:
         return bool(self.told or self.marks())
 
-    def _session_report(self, session: Session) -> dict[str, tuple[str, bytes]]:
-        """The session's touches by part name, each with the person it is reported to."""
-        session.retouched = False
-        owner = self.owner_at(session.hits[0].at)
-        if owner is None:
-            return {}
-        to = f"person:{owner}"
-        touches = web_touches(session.hits, self.name, self._site.rules)
-        return {f"{TOUCH}:{touch.id}": (to, pack(touch)) for touch in self._with_known(session, touches)}
+    def _tell(self, sessions: Sequence[Session]) -> list[Told]:
+        """What is to be told of each session: the very thing that was where nothing differs."""
+        marks = () if self._is_shared() else self.marks()
+        if not (marks and sessions):
+            return [_NOTHING] * len(sessions)
+        times = [mark.at for mark in marks]
+        known = self._known_in(sessions, marks, times)
+        told = []
+        for session in sessions:
+            owner = marks[max(bisect_right(times, session.hits[0].at) - 1, 0)].person
+            told.append(self._told_of(session, owner, known.get(id(session), ())))
+        return told
 
-    def _with_known(self, session: Session, touches: list[Touch]) -> list[Touch]:
-        """The touches, each with the moments at which people became known in its visit."""
-        known: dict[int, list[int]] = {}
-        for at in self._known_in(session):
-            upto = [number for number, touch in enumerate(touches) if touch.at <= at]
-            known.setdefault(upto[-1] if upto else 0, []).append(at)
-        return [
-            msgspec.structs.replace(touch, known_at=tuple(known[number])) if number in known else touch
-            for number, touch in enumerate(touches)
-        ]
+    def _told_of(self, session: Session, owner: str, known: tuple[int, ...]) -> Told:
+        told = session.told
+        if session.retouched or told.owner is None or told.known != known:
+            touches = web_touches(session.hits, self.name, self._site.rules)
+            return Told(owner, known, {f"{TOUCH}:{each.id}": pack(each) for each in _with_known(touches, known)})
+        return told if told.owner == owner else Told(owner, known, told.touches)
 
-    def _known_in(self, session: Session) -> list[int]:
-        """When each person was first named in the session's visit."""
+    def _known_in(
+        self, sessions: Sequence[Session], marks: Sequence[Mark], times: Sequence[int]
+    ) -> dict[int, tuple[int, ...]]:
+        """When each person was first named in the visits of these sessions, by id()."""
         gap = self._site.rules.gap
-        marks = self.marks()
-        begin = bisect_left(marks, session.hits[0].at - gap, key=lambda mark: mark.at)
-        end = bisect_right(marks, session.hits[-1].at + gap, key=lambda mark: mark.at)
-        first: dict[str, int] = {}
+        begin = bisect_left(times, min(session.hits[0].at for session in sessions) - gap)
+        end = bisect_right(times, max(session.hits[-1].at for session in sessions) + gap)
+        first: dict[int, dict[str, int]] = {}
         for mark in marks[begin:end]:
-            if self.visit_at(mark.at) is session:
-                first.setdefault(mark.person, mark.at)
-        return sorted(set(first.values()))
+            first.setdefault(id(self.visit_at(mark.at)), {}).setdefault(mark.person, mark.at)
+        return {number: tuple(sorted({*named.values()})) for number, named in first.items()}
 
     def visit_at(self, at: int) -> Session | None:
         """The session that a hit at `at` would join."""
@@ -799,9 +812,23 @@ def _told_links(kind: str, message: Identification, visitor: str) -> Iterator[tu
         yield f"visitor:{message.other_visitor}", f"{MARK}:{message.id}", pack((message.at, message.person))
 
 
-def _add(contents: Contents, reported: Mapping[str, tuple[str, bytes]]) -> None:
-    for name, (to, value) in reported.items():
-        contents.setdefault(to, {})[name] = value
+def _with_known(touches: list[Touch], known: Sequence[int]) -> list[Touch]:
+    """The touches of a session, each with the moments at which people became known in its visit."""
+    if not known:
+        return touches
+    moments: dict[int, list[int]] = {}
+    for at in known:
+        upto = [number for number, touch in enumerate(touches) if touch.at <= at]
+        moments.setdefault(upto[-1] if upto else 0, []).append(at)
+    return [
+        msgspec.structs.replace(touch, known_at=tuple(moments[number])) if number in moments else touch
+        for number, touch in enumerate(touches)
+    ]
+
+
+def _add(contents: Contents, told: Told) -> None:
+    if told.touches:
+        contents.setdefault(f"person:{told.owner}", {}).update(told.touches)
 
 
 def _merge(first: Contents, second: Contents) -> Contents:
