@@ -11,11 +11,14 @@ from collections.abc import Iterable
 
 import msgspec
 
+from models.entity import put
 from models.identity import Link, Root, roots_of
-from models.reports import Changes, Invite, Join, Message, Parts, Rooted, id_in, pack
+from models.reports import Changes, Invite, Join, Message, Parts, Rooted, pack
 
-UP, VIA, LINKS, INVITED, TOLD, OWN_ROOT = "UVLIRO"
-"""Kinds of a group's own parts."""
+VIA, LINKS, INVITED, TOLD = "VLIR"
+"""Kinds of a group's parts of which there is one for each member."""
+UP, OWN_ROOT = "U:", "O:"
+"""Its parts of which there is one: the id that this one joined through, and the root it was told."""
 
 _links = msgspec.msgpack.Decoder(list[Link]).decode
 _root = msgspec.msgpack.Decoder(Root).decode
@@ -23,34 +26,41 @@ _text = msgspec.msgpack.Decoder(str).decode
 
 
 class Group:
-    """One id's part in its group; `parts` are the entity's, shared with it."""
+    """One id's part in its group; `parts` are the entity's, shared with it.
 
-    __slots__ = ("_changes", "_dirty", "_entity", "_messages", "_most_emails", "_parts", "name")
+    `root` is where this id's links end: itself, while it has none.
+    """
+
+    __slots__ = (
+        "_by_kind",
+        "_changes",
+        "_dirty",
+        "_entity",
+        "_messages",
+        "_most_emails",
+        "_parts",
+        "_up",
+        "name",
+        "root",
+    )
 
     def __init__(self, entity: str, name: str, parts: Parts, most_emails: int) -> None:
         self.name = name
         self._entity = entity
         self._parts = parts
         self._most_emails = most_emails
+        up, told = parts.get(UP), parts.get(OWN_ROOT)
+        self._up: str | None = _text(up) if up else None
+        self.root = _root(told) if told else Root(name)
+        self._by_kind: dict[str, dict[str, bytes]] = {}
         self._changes: Changes = {}
         self._messages: list[Message] = []
         self._dirty = False
 
     @property
-    def root(self) -> Root:
-        """Where this id's links end: itself, while it has none."""
-        told = self._parts.get(f"{OWN_ROOT}:")
-        return _root(told) if told else Root(self.name)
-
-    @property
     def is_joining(self) -> bool:
         """True between joining a group and being told the root there."""
-        return f"{UP}:" in self._parts and f"{OWN_ROOT}:" not in self._parts
-
-    @property
-    def _up(self) -> str | None:
-        up = self._parts.get(f"{UP}:")
-        return _text(up) if up else None
+        return self._up is not None and OWN_ROOT not in self._parts
 
     def link(self, links: Iterable[Link]) -> None:
         """These are the links of this id now."""
@@ -76,16 +86,22 @@ class Group:
         return changes, messages
 
     def _set(self, name: str, value: bytes | None) -> None:
-        if self._parts.get(name) == value:
-            return
-        self._changes[name] = value
-        if value is None:
-            del self._parts[name]
-        else:
-            self._parts[name] = value
+        if self._parts.get(name) != value:
+            self._changes[name] = value
+            put(self._parts, name, value)
+
+    def _set_of(self, kind: str, member: str, value: bytes | None) -> None:
+        put(self._members(kind), member, value)
+        self._set(f"{kind}:{member}", value)
 
     def _members(self, kind: str) -> dict[str, bytes]:
-        return {id_in(name): value for name, value in self._parts.items() if name[0] == kind and name[1] == ":"}
+        """The parts of a kind by member; looked for when first needed, since most entities have none."""
+        if not self._by_kind:
+            self._by_kind = {LINKS: {}, INVITED: {}, TOLD: {}}
+            for name, value in self._parts.items():
+                if name[1] == ":" and name[0] in self._by_kind:
+                    self._by_kind[name[0]][name[2:]] = value
+        return self._by_kind[kind]
 
     def _take_links(self, links: dict[str, bytes], child: str) -> None:
         for member in links:
@@ -95,7 +111,7 @@ class Group:
             self._messages.append(Join(self._to(up), self.name, links, {}))
             return
         for member, value in links.items():
-            self._set(f"{LINKS}:{member}", value)
+            self._set_of(LINKS, member, value)
         self._dirty = True
 
     def _take_told(self, told: dict[str, bytes]) -> None:
@@ -103,7 +119,7 @@ class Group:
             self._messages.append(Join(self._to(up), self.name, {}, told))
             return
         for member, value in told.items():
-            self._set(f"{TOLD}:{member}", value)
+            self._set_of(TOLD, member, value)
 
     def _answer(self, chief: str) -> None:
         """Pass an invitation up; the smaller of two chiefs becomes the chief of both groups."""
@@ -118,11 +134,12 @@ class Group:
 
     def _join(self, chief: str) -> None:
         links = {self.name: pack([]), **self._members(LINKS)}
-        told = self._members(TOLD)
+        told = {**self._members(TOLD)}
         for kind in (LINKS, TOLD, INVITED):
-            for member in self._members(kind):
-                self._set(f"{kind}:{member}", None)
-        self._set(f"{UP}:", pack(chief))
+            for member in [*self._members(kind)]:
+                self._set_of(kind, member, None)
+        self._up = chief
+        self._set(UP, pack(chief))
         self._messages.append(Join(self._to(chief), self.name, links, told))
 
     def _resolve(self) -> None:
@@ -130,7 +147,7 @@ class Group:
         kept = {member: _links(value) for member, value in self._members(LINKS).items()}
         links = [link for each in kept.values() for link in each]
         roots = roots_of(links, self._most_emails)
-        down = {member: pack(roots.get(member, Root(member))) for member in {self.name, *kept}}
+        down = {member: pack(roots.get(member) or Root(member)) for member in {self.name, *kept}}
         told = self._members(TOLD)
         self._pass_down({member: value for member, value in down.items() if told.get(member) != value})
         strangers = sorted({link.target for link in links} - kept.keys() - {self.name}, key=rank)
@@ -146,9 +163,10 @@ class Group:
         by_child: dict[str, dict[str, bytes]] = {}
         for member, value in sorted(roots.items()):
             if self._up is None:
-                self._set(f"{TOLD}:{member}", value)
+                self._set_of(TOLD, member, value)
             if member == self.name:
-                self._set(f"{OWN_ROOT}:", value)
+                self.root = _root(value)
+                self._set(OWN_ROOT, value)
             else:
                 child = _text(self._parts[f"{VIA}:{member}"])
                 by_child.setdefault(child, {})[member] = value

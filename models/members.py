@@ -5,15 +5,16 @@ person to the present account, a deal to its account or first contact. What is p
 is passed on as it came, so that one more touch costs the same however long the history.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 
 from models.counts import SHARED, Count, Counted
 from models.deals import Deal, fold
 from models.decoding import decode
-from models.entity import Conflict, Contents, Outcome, Reporter, put, reports, take
+from models.entity import Conflict, Contents, Outcome, Reporter, put, reports
 from models.facts import (
     BILLING,
     CONTACT_CHANGES,
@@ -25,7 +26,7 @@ from models.facts import (
     Refund,
     TouchFact,
 )
-from models.groups import Group
+from models.groups import OWN_ROOT, UP, Group
 from models.identity import Link, account_id
 from models.leads import Contact, Lead, account_of, contact_of, lead_moment, role_of
 from models.reports import (
@@ -62,8 +63,12 @@ from models.touches import Touch, merged_with_form, recorded_touch, standing_ver
 from models.usage import account_named, milestone_touch
 
 _VERSION, _CHANGE, _REFUND = "VDB"
-_PASSED_ONLY = TOUCH + DEAL + KNOWN + USAGE
-"""Kinds that grow with a history; the others are few and looked through at every change."""
+_TOPIC_OF_KIND = {_CHANGE: DEAL_CHANGES, _REFUND: BILLING}
+_SAID = LINK + GROUP + CONTACT + MERGED + MILESTONE + WATCH
+"""Kinds that say who a person is: few, and looked through at every change of them."""
+_PASSED_TO_ACCOUNT = TOUCH + DEAL + USAGE
+"""Kinds that are handed on as they came; they grow with a history."""
+_PASSED_TO_PERSON = _PASSED_TO_ACCOUNT + GROUP + CONTACT + MILESTONE
 _int = msgspec.msgpack.Decoder(int).decode
 _str = msgspec.msgpack.Decoder(str).decode
 _link = msgspec.msgpack.Decoder(Link).decode
@@ -74,11 +79,14 @@ _contact = msgspec.msgpack.Decoder(Contact).decode
 
 
 class Person:
-    """One person id: what children report of it, and where it reports to."""
+    """One person id: what children report of it, and where it reports to.
+
+    Who the person is and whose is thought over only when something was said of it.
+    """
 
     __slots__ = (
-        "_changed", "_group", "_known", "_links_changed", "_own", "_parent", "_rules", "_said", "_shared", "_watched",
-        "name", "parts", "tag",
+        "_changed", "_group", "_is_forgotten", "_is_restated", "_known", "_links_changed", "_own", "_parent", "_rules",
+        "_said", "_shared", "_watched", "name", "parts", "tag",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
@@ -88,10 +96,10 @@ class Person:
         self._rules = rules
         self._group = Group("person", name, parts, rules.settings.identity.emails_per_user_id)
         self._changed: Changes = {}
-        self._links_changed = False
-        self._said = {name: value for name, value in parts.items() if name[0] not in _PASSED_ONLY}
+        self._is_forgotten = self._is_restated = self._links_changed = False
+        self._said = {name: value for name, value in parts.items() if name[0] in _SAID}
         self._known = self._first_named()
-        self._parent, self._own = self._target(), self._contents()
+        self._parent, self._own = self._standing()
         self._watched = self._watchers()
         self._shared = self._shares()
 
@@ -102,52 +110,73 @@ class Person:
         name, value = f"{CONTACT}:{fact.id}", pack(contact_of(fact))
         conflict = keep_smaller(self.parts, name, value, CONTACT_CHANGES, fact.id, _contact)
         if self.parts[name] == value:
-            self._note({name: value})
+            self._note(name, value)
         return conflict
 
     def receive(self, message: Message) -> None:
         """Take a child's report, or the group's."""
         match message:
-            case Report():
-                withdrawn = self._withdraws_first(message)
-                self._note(take(self.parts, message), withdrawn)
+            case Report(tag=tag, changes=changes):
+                for name, value in changes.items():
+                    self._take(under(tag, name), value)
             case Invite() | Join() | Rooted():
                 self._group.receive(message)
             case _:
                 raise TypeError(f"no message to a person: {message!r}")
 
-    def _withdraws_first(self, report: Report) -> bool:
-        """Does the report take back the moment at which the id was first named?"""
-        held = (self.parts.get(under(report.tag, name)) for name in report.changes if name[0] == KNOWN)
-        return any(value is not None and _int(value) == self._known for value in held)
+    def _take(self, part: str, value: bytes | None) -> None:
+        """Keep a part that a child reports."""
+        held = self.parts.get(part)
+        if held == value:
+            return
+        if held is not None and part[0] == KNOWN and _int(held) == self._known:
+            self._is_forgotten = self._is_restated = True
+        put(self.parts, part, value)
+        self._note(part, value)
 
-    def _note(self, changes: Changes, withdrawn: bool = False) -> None:
-        self._changed.update(changes)
-        for name, value in changes.items():
-            if name[0] not in _PASSED_ONLY:
-                self._links_changed |= name[0] == LINK
-                put(self._said, name, value)
-        named = [at for name, value in changes.items() if value for at in _named_in(name, value)]
-        known = [] if self._known is None else [self._known]
-        self._known = self._first_named() if withdrawn else min([*named, *known], default=None)
+    def _note(self, part: str, value: bytes | None) -> None:
+        """The part is so now, or gone; what else has to be thought over for that?"""
+        self._changed[part] = value
+        kind = part[0]
+        if kind in _SAID:
+            put(self._said, part, value)
+            self._links_changed |= kind == LINK
+            self._is_restated |= kind != LINK
+        elif kind == USAGE:
+            self._is_restated |= self._known is None
+        named = None if value is None else _named_at(part, value)
+        if named is not None and (self._known is None or named < self._known):
+            self._known = named
+            self._is_restated = True
 
     def _first_named(self) -> int | None:
-        return min((at for name, value in self.parts.items() for at in _named_in(name, value)), default=None)
+        named = (_named_at(name, value) for name, value in self.parts.items())
+        return min((at for at in named if at is not None), default=None)
+
+    def _of_kind(self, kind: str) -> list[tuple[str, bytes]]:
+        return [part for part in self._said.items() if part[0][0] == kind]
 
     def _links(self) -> list[Link]:
-        return [_link(value) for name, value in self._said.items() if name[0] == LINK]
+        return [_link(value) for _, value in self._of_kind(LINK)]
 
     def flush(self) -> Outcome:
         """Where the person reports to now, and what has to be said there."""
+        counts: Counted = ()
         if self._links_changed:
             self._group.link(self._links())
+            counts = self._share_counts(self._shared)
+            self._shared = self._shares()
         changes, messages = self._group.flush()
-        stored = {**self._changed, **changes}
-        messages.extend(self._reports())
-        counts = self._share_counts(self._shared) if self._links_changed else ()
-        self._shared = self._shares()
-        self._changed, self._links_changed = {}, False
-        return Outcome(stored, messages, counts)
+        if self._is_forgotten:
+            self._known = self._first_named()
+        if self._is_restated or OWN_ROOT in changes or UP in changes:
+            messages.extend(self._restate())
+        else:
+            messages.extend(self._addressed(self._parent, _passed(self._changed, self._parent)))
+        changes = {**self._changed, **changes}
+        self._changed = {}
+        self._is_forgotten = self._is_restated = self._links_changed = False
+        return Outcome(changes, messages, counts)
 
     def counts(self) -> Counted:
         """All that the id's state adds to the counts."""
@@ -162,30 +191,30 @@ class Person:
         change = self._shares() - counted
         return [(Count(SHARED, f"user\0{self.name}"), (change,))] if change else ()
 
-    def _reports(self) -> Iterator[Message]:
-        parent, contents = self._target(), self._contents()
-        own: Changes = {**contents}
-        if parent != self._parent:
-            names = [name for name in {**self.parts, **self._changed} if name[0] in _passed(self._parent)]
-            yield from self._addressed(self._parent, dict.fromkeys([*names, *self._own]))
-            passed: Changes = {name: value for name, value in self.parts.items() if name[0] in _passed(parent)}
+    def _restate(self) -> Iterator[Report]:
+        """What has to be said after the person itself may have changed."""
+        old, old_own = self._parent, self._own
+        parent, own = self._parent, self._own = self._standing()
+        if parent == old:
+            yield from self._addressed(parent, {**_passed(self._changed, parent), **difference(old_own, own)})
         else:
-            passed = {name: value for name, value in self._changed.items() if name[0] in _passed(parent)}
-            own = difference(self._own, contents)
-        yield from self._addressed(parent, {**passed, **own})
-        self._parent, self._own = parent, contents
-        watched = self._watchers()
-        yield from reports(self._watched, watched, self.tag)
-        self._watched = watched
+            held = {**_passed({**self.parts, **self._changed}, old), **old_own}
+            yield from self._addressed(old, dict.fromkeys(held))
+            yield from self._addressed(parent, {**_passed(self.parts, parent), **own})
+        old_watched, self._watched = self._watched, self._watchers()
+        yield from reports(old_watched, self._watched, self.tag)
 
-    def _addressed(self, parent: str, changes: Changes) -> Iterator[Report]:
+    def _addressed(self, parent: str, changes: Changes) -> list[Report]:
         """The reports of these changes; usage may be another account's while the person is their own."""
+        if not parent or not changes:
+            return []
+        if parent != f"account:{self.name}":
+            return [Report(parent, self.tag, changes)]
         by_parent: dict[str, Changes] = {}
-        is_own = parent == f"account:{self.name}"
-        for name, value in changes.items() if parent else ():
-            named = account_named(name) if is_own and name[0] == USAGE else ""
+        for name, value in changes.items():
+            named = account_named(name) if name[0] == USAGE else ""
             by_parent.setdefault(f"account:{named}" if named else parent, {})[name] = value
-        return (Report(to, self.tag, each) for to, each in by_parent.items())
+        return [Report(to, self.tag, each) for to, each in by_parent.items()]
 
     @property
     def root(self) -> str:
@@ -197,73 +226,72 @@ class Person:
         """The person or account that it reports to; empty while no fact names it."""
         return self._parent
 
-    def _target(self) -> str:
-        """The parent; nobody while the group has yet to say who the person is."""
+    def _standing(self) -> tuple[str, dict[str, bytes]]:
+        """The parent, and what it should hold of the id itself; nobody while the group has yet to say who that is."""
+        root = self._group.root
         if self._group.is_joining:
-            return ""
-        root = self._group.root.id
-        if root != self.name:
-            return f"person:{root}"
-        return f"account:{self._account()}" if self._is_anybody() else ""
+            return "", {}
+        if root.id == self.name:
+            return self._own_standing() if self._is_anybody() else ("", {})
+        known = (
+            {}
+            if self._known is None
+            else {f"{KNOWN}:": pack(self._known), f"{MERGED}:": pack((root.linked_at, self.name))}
+        )
+        return f"person:{root.id}", known
+
+    def _own_standing(self) -> tuple[str, dict[str, bytes]]:
+        """The account of a person who is merged into nobody, and the lead that it should hold."""
+        ids, contacts = self._ids(), [_contact(value) for _, value in self._of_kind(CONTACT)]
+        emails = [name for name in ids if "@" in name]
+        parent = f"account:{account_of(self.name, emails, contacts, self._calls(), self._rules)}"
+        if self._known is None:
+            return parent, {}
+        lead = Lead(lead_moment(self._known, contacts), self.name, bool(contacts), tuple(ids), role_of(contacts))
+        return parent, {f"{KNOWN}:": pack(lead), **self._milestones()}
 
     def _is_anybody(self) -> bool:
         """Is the id known, or did anybody use the product by it?"""
         return self._known is not None or any(name[0] == USAGE for name in self.parts)
 
-    def _contents(self) -> dict[str, bytes]:
-        """What the parent should hold of the id itself."""
-        root = self._group.root
-        if self._known is None:
-            return {}
-        if root.id == self.name:
-            contacts = self._contacts()
-            at, ids = lead_moment(self._known, contacts), tuple(self._ids())
-            lead = Lead(at, self.name, bool(contacts), ids, role_of(contacts))
-            return {f"{KNOWN}:": pack(lead), **self._milestones()}
-        return {f"{KNOWN}:": pack(self._known), f"{MERGED}:": pack((root.linked_at, self.name))}
-
     def _milestones(self) -> dict[str, bytes]:
         """The touches that the person's first uses of the product are, whichever id used it."""
         first: dict[str, tuple[int, str]] = {}
-        for name, value in self._said.items():
-            if name[0] == MILESTONE:
-                event = id_in(name)
-                first[event] = min(_group(value), first.get(event, _group(value)))
+        for name, value in self._of_kind(MILESTONE):
+            event = id_in(name)
+            first[event] = min(_group(value), first.get(event, _group(value)))
         return {
             f"{TOUCH}:{use}/{event}": pack(milestone_touch(event, at, use, self._rules))
             for event, (at, use) in first.items()
         }
 
     def _watchers(self) -> Contents:
-        answer = {f"{ROOT}:": pack((self.name, self._group.root.id))}
-        return {f"visitor:{_str(value)}": answer for name, value in self._said.items() if name[0] == WATCH}
+        watching = self._of_kind(WATCH)
+        answer = {f"{ROOT}:": pack((self.name, self._group.root.id))} if watching else {}
+        return {f"visitor:{_str(value)}": answer for _, value in watching}
 
-    def _contacts(self) -> list[Contact]:
-        return [_contact(value) for name, value in self._said.items() if name[0] == CONTACT]
-
-    def _account(self) -> str:
-        groups = [(*_group(value), name) for name, value in self._said.items() if name[0] == GROUP]
-        calls = [(at, name.partition(":")[2], group) for at, group, name in groups]
-        return account_of(self.name, self._emails(), self._contacts(), calls, self._rules)
+    def _calls(self) -> list[tuple[int, str, str]]:
+        """The group calls that name the person."""
+        calls = [(id_in(name), _group(value)) for name, value in self._of_kind(GROUP)]
+        return [(at, message, group) for message, (at, group) in calls]
 
     def _ids(self) -> list[str]:
         """The person's ids, their own first, then those merged into it, the one linked last first."""
-        linked = sorted((_group(value) for name, value in self._said.items() if name[0] == MERGED), reverse=True)
+        linked = sorted((_group(value) for _, value in self._of_kind(MERGED)), reverse=True)
         return [self.name, *(merged for _, merged in linked)]
 
-    def _emails(self) -> list[str]:
-        return [name for name in self._ids() if "@" in name]
 
-
-def _named_in(name: str, value: bytes) -> list[int]:
+def _named_at(name: str, value: bytes) -> int | None:
+    """When a part first named the person; None: it names nobody."""
     if name[0] == KNOWN:
-        return [_int(value)]
-    return [_contact(value).at] if name[0] == CONTACT else []
+        return _int(value)
+    return _contact(value).at if name[0] == CONTACT else None
 
 
-def _passed(parent: str) -> str:
-    """The kinds of parts that are handed on to an account, or to another person."""
-    return TOUCH + DEAL + USAGE if parent.startswith("account:") else TOUCH + DEAL + USAGE + GROUP + CONTACT + MILESTONE
+def _passed(parts: Mapping[str, bytes | None], parent: str) -> Changes:
+    """Those of the parts that are handed on to an account, or to another person."""
+    kinds = _PASSED_TO_ACCOUNT if parent.startswith("account:") else _PASSED_TO_PERSON
+    return {name: value for name, value in parts.items() if name[0] in kinds}
 
 
 def keep_smaller(parts: Parts, name: str, value: bytes, topic: str, fact_id: str, read: Any) -> Conflict | None:
@@ -354,57 +382,54 @@ class RecordedTouch(Reporter):
 class DealRecord(Reporter):
     """One deal: its facts as they came, so that any rule can read them again."""
 
-    __slots__ = ("_rules",)
+    __slots__ = ("_facts", "_rules")
     kind = "deal"
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
         self._rules = rules
+        self._facts = {part: self._read(_TOPIC_OF_KIND[part[0]], raw) for part, raw in parts.items()}
         super().__init__(name, parts)
 
     def apply(self, topic: str, fact: Fact) -> Conflict | None:
         """Take a deal change or a refund."""
-        if not isinstance(fact, DealChange | Refund):
+        if not isinstance(fact, (DealChange, Refund)):
             raise TypeError(f"no fact of a deal: {fact!r}")
-        kind, read = (_CHANGE, self._change) if isinstance(fact, DealChange) else (_REFUND, self._refund)
-        name = f"{kind}:{fact.id}"
-        conflict = keep_smaller(self.parts, name, fact.raw, topic, fact.id, read)
-        self._dirty[name] = self.parts[name]
+        part = f"{_CHANGE if isinstance(fact, DealChange) else _REFUND}:{fact.id}"
+        conflict = keep_smaller(self.parts, part, fact.raw, topic, fact.id, partial(self._read, topic))
+        standing = self._dirty[part] = self.parts[part]
+        if standing == fact.raw:
+            self._facts[part] = fact
         return conflict
 
     def receive(self, message: Message) -> None:
         """Nobody reports to a deal."""
         raise TypeError(f"no message to a deal: {message!r}")
 
-    def _read(self, topic: str, raw: bytes) -> Any:
-        return decode(topic, raw, END_OF_TIME, self._rules.settings)
-
-    def _change(self, raw: bytes) -> Any:
-        return self._read(DEAL_CHANGES, raw)
-
-    def _refund(self, raw: bytes) -> Any:
-        return self._read(BILLING, raw)
+    def _read(self, topic: str, raw: bytes) -> DealChange | Refund:
+        return cast(DealChange | Refund, decode(topic, raw, END_OF_TIME, self._rules.settings))
 
     def _changes(self) -> list[DealChange]:
-        return [self._change(value) for name, value in self.parts.items() if name[0] == _CHANGE]
+        return [fact for fact in self._facts.values() if isinstance(fact, DealChange)]
 
     @property
     def deal(self) -> Deal:
         """The deal as all its facts say together."""
-        refunds = [self._refund(value) for name, value in self.parts.items() if name[0] == _REFUND]
+        refunds = [fact for fact in self._facts.values() if isinstance(fact, Refund)]
         return fold(self.name, self._changes(), refunds, self._rules.settings.currency)
 
     @property
     def parent(self) -> str:
         """The account or person that it reports to."""
-        deal = self.deal
+        return self._parent_of(self.deal)
+
+    def _parent_of(self, deal: Deal) -> str:
         return deal_parent(deal.account, deal.contacts, deal.id, self._rules)
 
     def _contents(self) -> Contents:
         if not self.parts:
             return {}
         deal = self.deal
-        parent = deal_parent(deal.account, deal.contacts, deal.id, self._rules)
-        contents: Contents = {parent: {f"{DEAL}:{self.name}": pack(deal)}}
+        contents: Contents = {self._parent_of(deal): {f"{DEAL}:{self.name}": pack(deal)}}
         for person, at in first_contacts(self._changes()).items():
             contents.setdefault(f"person:{person}", {})[f"{KNOWN}:"] = pack(at)
         return contents
