@@ -423,12 +423,12 @@ class Account:
                 persons[path] = self.person_of(path) or path
             yield touch, persons[path]
 
-    def scene(self) -> Scene:
-        """The account as its alerts see it."""
+    def scene(self, history: History) -> Scene:
+        """The account with this history as its alerts see it."""
         return Scene(
             account=self.name,
             profile=self.profile,
-            history=self.history,
+            history=history,
             deals=list(self.deals.values()),
             owner_at=self.company.owner_at,
             between=lambda begin, end: self._with_persons(self.journey.between(begin, end)),
@@ -456,8 +456,8 @@ class Account:
             left = self.warming.told.state
             history = self.warming.history(self._weighed, self._now)
             change = Moved(was, history, self._now, self._recorded_at, grew)
-            totals.alerts.extend(self.warming.tell(change, self.scene))
-            totals.warmth[self.name] = self.warming.ranked(left, change, self.scene, self._weighed)
+            totals.alerts.extend(self.warming.tell(change, lambda: self.scene(history)))
+            totals.warmth[self.name] = self.warming.ranked(left, change, lambda: self.scene(history), self._weighed)
         for name, value in self.warming.changes().items():
             self._dirty[name] = value
             put(self.parts, name, value)
@@ -509,7 +509,7 @@ class Account:
         disturbed = BEGINNING if moves else self._disturbed_at(pending, change)
         looks = disturbed is not None or self._clock > 0
         grew = not moves and not any(name in self.parts for name in pending if name[0] in TOUCH + KNOWN)
-        was = self.warming.history(self._weighed, self._now) if was_booking and looks else ()
+        was = self.warming.foreseen(self._weighed, self._now) if was_booking and looks else ()
         if was_booking:
             self._book(before, change, -1, every)
             add_counts(before.counts, () if books else self.journey.null_counts(), -1)

@@ -36,8 +36,8 @@ def _decay_table(shift: int, half_life: int) -> tuple[int, ...]:
 
 def power(left: int, tables: Tables) -> int:
     """2^(−left/half-life) of an age below the half-life, times ONE."""
-    weight = ONE
-    for table in tables:
-        weight = weight * table[left & _DIGIT] >> BITS
+    weight = tables[0][left & _DIGIT]
+    for number in range(1, len(tables)):
         left >>= _DIGIT_BITS
+        weight = weight * tables[number][left & _DIGIT] >> BITS
     return weight

@@ -7,12 +7,12 @@ kept with the account, so that it need not be computed anew when it is loaded.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from math import inf
 
 import msgspec
 
 from models.course import Course, History, Kept
 from models.reports import pack
+from models.times import END_OF_TIME
 from models.warmth import Scale, Touched, follow, outlook
 
 CHECKPOINT = 64
@@ -40,7 +40,7 @@ class Gauge:
         self._settled = self._copies[-1].copy() if self._copies else Course()
         self._followed = 0
         self._course: Course | None = None
-        self._outlook: tuple[float, History] | None = None
+        self._outlook: tuple[int, History] | None = None
 
     def disturb(self, since: int) -> None:
         """Touches at or after this instant are others now."""
@@ -78,7 +78,7 @@ class Gauge:
         """When the next touch will be that is still to come."""
         return None if self.course(touches).at <= clock else touches(clock)[0].at
 
-    def history(self, touches: TouchesAfter, until: float = inf) -> History:
+    def history(self, touches: TouchesAfter, until: int = END_OF_TIME) -> History:
         """Every transition up to an instant, those to come included."""
         if self._outlook is None or self._outlook[0] < until:
             self._outlook = until, outlook(self.course(touches), self._scale, until)

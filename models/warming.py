@@ -7,7 +7,7 @@ state, where it differs from the one told last.
 """
 
 from collections.abc import Callable, Iterator
-from math import inf, log2
+from math import log2
 from typing import NamedTuple
 
 import msgspec
@@ -19,8 +19,8 @@ from models.course import BEGINNING, COLD, Course, History, Transition
 from models.gauge import Gauge, TouchesAfter
 from models.reading import Brief, Reading, Told
 from models.reports import Changes, Parts, pack
-from models.times import HOUR
-from models.warmth import ACTIVE, FACTORS, Scale, ahead, factor, outlook, present, shown, state_at
+from models.times import END_OF_TIME, HOUR
+from models.warmth import ACTIVE, FACTORS, Scale, coming, factor, present, shown, state_at
 
 LATE = HOUR
 """An alert whose transition is this much older than the fact that revealed it says so."""
@@ -31,8 +31,9 @@ COURSE, TOLD = "W:course", "W:told"
 class Moved(NamedTuple):
     """An account's history before and after a step, both up to its clock at least, and that clock.
 
-    `recorded_at` is the Kafka record time of the latest fact behind the change; `grew` says
-    that it did nothing but add touches.
+    `was` may be empty where nothing foreseen has passed since the clock before. `recorded_at`
+    is the Kafka record time of the latest fact behind the change; `grew` says that it did
+    nothing but add touches.
     """
 
     was: History
@@ -79,9 +80,14 @@ class Warming:
         self._is_kept = TOLD in parts
         self.told = _told(parts[TOLD]) if TOLD in parts else Told()
 
-    def history(self, touches: TouchesAfter, until: float = inf) -> History:
+    def history(self, touches: TouchesAfter, until: int = END_OF_TIME) -> History:
         """Every transition up to an instant, those to come included."""
         return self._gauge.history(touches, until)
+
+    def foreseen(self, touches: TouchesAfter, clock: int) -> History:
+        """The history up to a clock, before a step; nothing where none of it can have passed since the last one."""
+        is_still_due = self.told.due is not None and self.told.due > clock
+        return () if is_still_due else self._gauge.history(touches, clock)
 
     def score_at(self, at: int, touches: TouchesAfter) -> float:
         """The score at an instant, by the touches known."""
@@ -101,8 +107,8 @@ class Warming:
         alerts = []
         told = self.told
         for news in news_of(change, self.told, self._scale):
-            if news.is_due and not scene().profile.quiet:
-                alerts.append(drafted(scene(), news.transition, told.alert, news.is_late))
+            if news.is_due and not (seen := scene()).profile.quiet:
+                alerts.append(drafted(seen, news.transition, told.alert, news.is_late))
                 told = replace(told.after(news.transition), alert=alerts[-1].alert.alert_id)
         state = state_at(change.now, change.clock)
         is_same = change.grew and state == self.told.state
@@ -128,10 +134,10 @@ class Warming:
         """
         if self.told.due is not None and self.told.due > clock:
             return self.told.due
-        coming = next(ahead(outlook(course, self._scale), clock), None)
+        following = coming(course, clock, self._scale)
         counted = lasts_of(course, clock)
         fewer = counted[0] + ACTIVE if len(counted) > 1 else None
-        return _first(coming.at if coming else None, fewer)
+        return _first(following.at if following else None, fewer)
 
     def _brief_of(self, scene: Callable[[], Scene], transition: Transition | None) -> Brief | None:
         if transition is None:
@@ -211,7 +217,7 @@ def score_of(course: Course, at: int, scale: Scale) -> float:
 
 def next_of(reading: Reading, clock: int, scale: Scale) -> Transition | None:
     """What comes next when nothing else happens."""
-    return next(ahead(outlook(reading.course, scale), clock), None)
+    return coming(reading.course, clock, scale)
 
 
 def rank_of(course: Course, scale: Scale) -> float:

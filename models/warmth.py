@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import cached_property
 from hashlib import blake2b
-from itertools import groupby
-from math import inf, log2
+from math import log2
 from typing import NamedTuple
 
 import msgspec
@@ -26,7 +25,7 @@ from models.course import COLD, COOLING, WARM, WARMING, Course, History, Transit
 from models.decay import BITS, decay_tables, power
 from models.ids import snake
 from models.settings import Warmth
-from models.times import DAY, HOUR
+from models.times import DAY, END_OF_TIME, HOUR
 
 ACTIVE = 30 * DAY
 """How long a person counts as active after a touch of theirs."""
@@ -121,59 +120,76 @@ def factor(active: int) -> int:
 def history_of(touches: Iterable[Touched], scale: Scale) -> History:
     """Every transition of touches (oldest first), those after the last one included."""
     course = Course()
-    follow(course, touches, scale)
+    follow(course, [touch for touch in touches if touch.weight], scale)
     return outlook(course, scale)
 
 
-def follow(course: Course, touches: Iterable[Touched], scale: Scale) -> None:
-    """Go on with later touches, oldest first: all those of one instant, or none."""
-    for at, together in groupby(touches, key=_at):
-        weighed = [touch for touch in together if touch.weight]
-        if weighed:
-            _pass_time(course, at, scale)
-            _meet(course, at, weighed, scale)
+def follow(course: Course, touches: Sequence[Touched], scale: Scale) -> None:
+    """Go on with later touches that weigh something, oldest first: all those of one instant, or none."""
+    begin = 0
+    while begin < len(touches):
+        at, end = touches[begin].at, begin + 1
+        while end < len(touches) and touches[end].at == at:
+            end += 1
+        _meet(course, at, touches[begin:end], scale)
+        begin = end
 
 
-def _at(touch: Touched) -> int:
-    return touch.at
-
-
-def outlook(course: Course, scale: Scale, until: float = inf) -> History:
+def outlook(course: Course, scale: Scale, until: int = END_OF_TIME) -> History:
     """The history up to an instant, with what comes of itself when nothing more happens."""
-    if course.state == COLD:
+    left = scale.decayed(course.total, max(until + 1 - course.at, 0))
+    if course.state == COLD or _stays(course, until + 1, left, scale):
         return course.history
-    coming = course.copy()
-    _pass_time(coming, until + 1, scale)
-    return coming.history
+    later = course.copy()
+    _pass_time(later, until + 1, scale)
+    return later.history
 
 
-def _pass_time(course: Course, end: float, scale: Scale) -> None:
+def coming(course: Course, clock: int, scale: Scale) -> Transition | None:
+    """What comes next after an instant, which is not before the course's last touch, when nothing else happens."""
+    later = course.copy()
+    _pass_time(later, clock + 1, scale)
+    passed = len(later.history)
+    while len(later.history) == passed and _pass(later, END_OF_TIME, scale):
+        pass
+    return later.history[passed] if len(later.history) > passed else None
+
+
+def _stays(course: Course, end: int, total: int, scale: Scale) -> bool:
+    """Does nothing happen by itself before an instant at which so much is left of the total?"""
+    return _ceases(course) >= end and total * factor(len(course.active)) >= scale.threshold(course.state)
+
+
+def _pass_time(course: Course, end: int, scale: Scale) -> None:
     """Let the score fall until just before an instant."""
-    while course.state != COLD:
-        ceases = next(iter(course.active.values()), inf) + ACTIVE
-        _fall(course, min(ceases, end), scale)
-        if ceases >= end:
-            return
-        before = len(course.active)
-        gone = _cease(course, int(ceases))
-        score = scale.decayed(course.total, int(ceases) - course.at) * factor(len(course.active))
-        inactive = gone if factor(before) != factor(len(course.active)) else None
-        _turn(course, _Moment(int(ceases), score, before, inactive=inactive), scale)
-    _cease(course, end - 1)  # in the cold nothing else happens by itself
+    while _pass(course, end, scale):
+        pass
+    if course.state == COLD:  # in which nothing else happens by itself
+        _cease(course, end - 1)
 
 
-def _fall(course: Course, end: float, scale: Scale) -> None:
-    """Down through every threshold before an instant, the same persons being active."""
-    by = factor(len(course.active))
-    while (threshold := scale.threshold(course.state)) > 0:
-        crossing = first_below(course.total * by, threshold, scale, end - course.at)
-        if crossing is None:
-            return
+def _pass(course: Course, end: int, scale: Scale) -> bool:
+    """What happens next by itself before an instant: a threshold, or somebody counts no longer; False: nothing."""
+    if course.state == COLD:
+        return False
+    ceases, before, threshold = _ceases(course), len(course.active), scale.threshold(course.state)
+    within = min(ceases, end) - course.at
+    crossing = first_below(course.total * factor(before), threshold, scale, within) if threshold else None
+    if crossing is not None:
         age, left, score = crossing
-        _turn(course, _Moment(course.at + age, score, len(course.active), left=left), scale)
+        _turn(course, _next_state(course.state, score, scale), _Moment(course.at + age, left, score))
+    elif ceases < end:
+        gone = _cease(course, ceases)
+        left = scale.decayed(course.total, ceases - 1 - course.at) * factor(before)
+        score = scale.decayed(course.total, ceases - course.at) * factor(len(course.active))
+        is_less = factor(len(course.active)) != factor(before)
+        state = _next_state(course.state, score, scale)
+        if state != course.state:
+            _turn(course, state, _Moment(ceases, left, score, gone if is_less else None))
+    return crossing is not None or ceases < end
 
 
-def first_below(score: int, threshold: int, scale: Scale, within: float = inf) -> tuple[int, int, int] | None:
+def first_below(score: int, threshold: int, scale: Scale, within: int = END_OF_TIME) -> tuple[int, int, int] | None:
     """When a falling score is first below the threshold: after how many microseconds, from which score, to which.
 
     None: not within so many microseconds.
@@ -190,8 +206,15 @@ def first_below(score: int, threshold: int, scale: Scale, within: float = inf) -
     return (age, left, below) if age < within else None
 
 
-def _cease(course: Course, at: float) -> str | None:
+def _ceases(course: Course) -> int:
+    """When the next of the active persons counts no longer; nothing is as late when there is none."""
+    return next(iter(course.active.values()), END_OF_TIME) + ACTIVE
+
+
+def _cease(course: Course, at: int) -> str | None:
     """The persons who count no longer at an instant; one of them."""
+    if _ceases(course) > at:  # as it mostly is
+        return None
     gone = []
     for person, last in course.active.items():
         if last + ACTIVE > at:
@@ -199,56 +222,50 @@ def _cease(course: Course, at: float) -> str | None:
         gone.append(person)
     for person in gone:
         del course.active[person]
-    return min(gone, default=None)
+    return min(gone)
 
 
 def _meet(course: Course, at: int, touches: Sequence[Touched], scale: Scale) -> None:
-    """The touches of one instant, after time has passed until just before it."""
-    before = len(course.active)
-    course.total = scale.decayed(course.total, at - course.at)
-    course.at = at
-    left = course.total * factor(before)
+    """Let time pass until just before an instant, and take in its touches."""
+    total = scale.decayed(course.total, at - course.at)
+    if not _stays(course, at, total, scale):
+        _pass_time(course, at, scale)
+    left = total * factor(len(course.active))
     if course.low is None or left <= course.low[0]:
         course.low = (left, at)
     _cease(course, at)
     for touch in touches:
         course.active.pop(touch.person, None)
         course.active[touch.person] = at
-    course.total += sum(touch.weight for touch in touches)
-    score = course.total * factor(len(course.active))
-    _turn(course, _Moment(at, score, before, left, is_touched=True), scale)
+        total += touch.weight
+    course.at, course.total = at, total
+    score = total * factor(len(course.active))
+    state = _next_state(course.state, score, scale, left)
+    if state != course.state:
+        _turn(course, state, _Moment(at, left, score))
 
 
 class _Moment(NamedTuple):
-    """An instant at which the state may change: the score, and the persons active just before.
+    """An instant at which the state changes, the score just before it and at it, and who counts no longer from then on.
 
-    `left` is what the score came to just before it, someone included whose activity ends
-    at this very instant.
+    `left`, the score before, takes those in whose activity ends at this very instant.
     """
 
     at: int
+    left: int
     score: int
-    active_before: int
-    left: int | None = None
     inactive: str | None = None
-    is_touched: bool = False
 
 
-def _turn(course: Course, moment: _Moment, scale: Scale) -> None:
-    """Change the state where the score says so."""
-    state = _next_state(course.state, moment, scale)
-    if state == course.state:
-        return
-    left = moment.left
-    if left is None:
-        left = scale.decayed(course.total, moment.at - 1 - course.at) * factor(moment.active_before)
+def _turn(course: Course, state: State, moment: _Moment) -> None:
+    """Change the state."""
     course.history += (
         Transition(
             at=moment.at,
             was=course.state,
             state=state,
             rewarmed=state in (WARMING, WARM) and any(each.state == WARM for each in course.history),
-            before=shown(left),
+            before=shown(moment.left),
             after=shown(moment.score),
             low_at=course.low and course.low[1],
             low=course.low and shown(course.low[0]),
@@ -259,8 +276,8 @@ def _turn(course: Course, moment: _Moment, scale: Scale) -> None:
     course.state, course.low = state, None
 
 
-def _next_state(state: State, moment: _Moment, scale: Scale) -> State:
-    score = moment.score
+def _next_state(state: State, score: int, scale: Scale, lifted_from: int | None = None) -> State:
+    """The state that a score leads to; `lifted_from` is the score that touches have lifted."""
     if state != WARM and score >= scale.warm:
         return WARM
     match state:
@@ -268,7 +285,7 @@ def _next_state(state: State, moment: _Moment, scale: Scale) -> State:
             return WARMING if score >= scale.warming else COLD
         case "warm" if scale.cold <= score < scale.cooling:
             return COOLING
-        case "cooling" if moment.is_touched and (moment.left or 0) < scale.warming <= score:
+        case "cooling" if lifted_from is not None and lifted_from < scale.warming <= score:
             return WARMING
     return COLD if score < scale.cold else state
 

@@ -166,7 +166,8 @@ async def warmth_of(redis: Any, settings: Settings, id: str, *, now: int | None 
 
 def history_document(account: Account, now: int, usuals: Usuals) -> Document:
     """The warmth of an account and how it came about."""
-    scene, history = account.scene(), account.history
+    history = account.history
+    scene = account.scene(history)
     state, following = present(history, now), next(ahead(history, now), None)
     return {
         "account": account.name,
