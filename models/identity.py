@@ -74,7 +74,7 @@ def roots_of(links: Iterable[Link], most_emails: int) -> dict[str, Root]:
     standing = sorted(without_shared(links, most_emails))
     parents: dict[str, Link] = {}
     for link in standing:
-        if link.source not in _way(link.target, parents):
+        if not _leads_to(link.target, link.source, parents):
             parents[link.source] = link
     named = {name for link in standing for name in (link.source, link.target)}
     return {name: Root(_end(name, parents), parents[name].at if name in parents else 0) for name in named}
@@ -83,6 +83,8 @@ def roots_of(links: Iterable[Link], most_emails: int) -> dict[str, Root]:
 def without_shared(links: Iterable[Link], most_emails: int) -> list[Link]:
     """The links less the e-mail links of user ids that name too many e-mails."""
     kept = list(links)
+    if len(kept) <= most_emails:
+        return kept
     emails: dict[str, set[str]] = {}
     for link in kept:
         if "@" not in link.source and "@" in link.target:
@@ -91,17 +93,20 @@ def without_shared(links: Iterable[Link], most_emails: int) -> list[Link]:
     return [link for link in kept if not (link.source in shared and "@" in link.target)]
 
 
-def _way(name: str, parents: Mapping[str, Link]) -> list[str]:
-    """The ids from this one to the end of its links."""
-    way = [name]
-    while name in parents:
+def _leads_to(name: str, other: str, parents: Mapping[str, Link]) -> bool:
+    """Is the other id on the way from this one to the end of its links?"""
+    while name != other:
+        if name not in parents:
+            return False
         name = parents[name].target
-        way.append(name)
-    return way
+    return True
 
 
 def _end(name: str, parents: Mapping[str, Link]) -> str:
-    return _way(name, parents)[-1]
+    """The id at the end of this one's links."""
+    while name in parents:
+        name = parents[name].target
+    return name
 
 
 _HOST = re.compile(r"^(?:[a-z][a-z0-9+.-]*://)?(?:[^/?#@]*@)?([^/?#:]+)", re.IGNORECASE)

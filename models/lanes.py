@@ -124,7 +124,7 @@ class Views(NamedTuple):
     @property
     def recorded_at(self) -> int:
         """When Kafka recorded the latest of them."""
-        return max(record.timestamp for record in self.records) * 1000
+        return max([record.timestamp for record in self.records]) * 1000
 
 
 class Item(NamedTuple):
@@ -334,11 +334,12 @@ def _take_views(visitor: Visitor, views: Views) -> Iterator[Refusal]:
 def _recorded(items: Sequence[Item], names: Collection[str]) -> dict[str, int]:
     """When the latest fact behind what each of these entities heard was recorded."""
     recorded = dict.fromkeys(names, 0)
-    rolls = [name for name in names if name.startswith("roll:")]  # told of what others were sent
     for item in items if names else ():
-        for name in (item.entity, *rolls):
-            if name in recorded:
-                recorded[name] = max(recorded[name], item.recorded_at)
+        if item.entity in recorded:
+            recorded[item.entity] = max(recorded[item.entity], item.recorded_at)
+    for name in names:
+        if name.startswith("roll:"):  # told of what others were sent
+            recorded[name] = max([item.recorded_at for item in items])
     return recorded
 
 

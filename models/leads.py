@@ -1,6 +1,6 @@
 """What is known of a person: what CRMs say of a contact, and the lead that an account holds."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -36,8 +36,10 @@ def contact_of(fact: ContactChange) -> Contact:
     return said if fact.role is UNSET else msgspec.structs.replace(said, says_role=True, role=fact.role)
 
 
-def _latest_by_source(contacts: Iterable[Contact], says: str, field: str) -> Any:
+def _latest_by_source(contacts: Collection[Contact], says: str, field: str) -> Any:
     """Per source the latest that carries the field; between sources the latest not null."""
+    if not contacts:  # as with most people
+        return None
     per_source: dict[str, Contact] = {}
     for contact in sorted(contacts, key=_contact_order):
         if getattr(contact, says):
@@ -53,7 +55,7 @@ def _contact_order(contact: Contact) -> tuple[int, str, bytes]:
 def account_of(
     person: str,
     emails: Iterable[str],
-    contacts: Iterable[Contact],
+    contacts: Collection[Contact],
     groups: Iterable[tuple[int, str, str]],
     rules: Rules,
 ) -> str:
@@ -74,13 +76,13 @@ def account_of(
     return next(business, person)
 
 
-def lead_moment(first_named: int, contacts: Iterable[Contact]) -> int:
+def lead_moment(first_named: int, contacts: Collection[Contact]) -> int:
     """When the person is first known; the CRM's lead date replaces it."""
     created = _latest_by_source(contacts, "says_created", "created_at")
     return first_named if created is None else int(created)
 
 
-def role_of(contacts: Iterable[Contact]) -> str | None:
+def role_of(contacts: Collection[Contact]) -> str | None:
     """The person's role by the CRM."""
     role: str | None = _latest_by_source(contacts, "says_role", "role")
     return role

@@ -101,7 +101,7 @@ class Person:
         self._known = self._first_named()
         self._parent, self._own = self._standing()
         self._watched = self._watchers()
-        self._shared = self._shares()
+        self._shared = self._shares(self._links())
 
     def apply(self, topic: str, fact: Fact) -> Conflict | None:
         """Take a contact-change."""
@@ -161,11 +161,7 @@ class Person:
 
     def flush(self) -> Outcome:
         """Where the person reports to now, and what has to be said there."""
-        counts: Counted = ()
-        if self._links_changed:
-            self._group.link(self._links())
-            counts = self._share_counts(self._shared)
-            self._shared = self._shares()
+        counts = self._relink() if self._links_changed else ()
         changes, messages = self._group.flush()
         if self._is_forgotten:
             self._known = self._first_named()
@@ -180,29 +176,35 @@ class Person:
 
     def counts(self) -> Counted:
         """All that the id's state adds to the counts."""
-        return self._share_counts(0)
+        return self._share_counts(self._shared)
 
-    def _shares(self) -> int:
+    def _relink(self) -> Counted:
+        """Tell the group the links as they are now; what the counts change by."""
+        links = self._links()
+        self._group.link(links)
+        counted, self._shared = self._shared, self._shares(links)
+        return self._share_counts(self._shared - counted)
+
+    def _shares(self, links: Iterable[Link]) -> int:
         """How many e-mails the user id is linked to; 0 where one can be linked to so many."""
-        emails = {link.target for link in self._links() if "@" in link.target and "@" not in self.name}
+        emails = {link.target for link in links if "@" in link.target and "@" not in self.name}
         return len(emails) if len(emails) > self._rules.settings.identity.emails_per_user_id else 0
 
-    def _share_counts(self, counted: int) -> Counted:
-        change = self._shares() - counted
+    def _share_counts(self, change: int) -> Counted:
         return [(Count(SHARED, f"user\0{self.name}"), (change,))] if change else ()
 
-    def _restate(self) -> Iterator[Report]:
+    def _restate(self) -> list[Report]:
         """What has to be said after the person itself may have changed."""
-        old, old_own = self._parent, self._own
+        old, old_own, old_watched = self._parent, self._own, self._watched
         parent, own = self._parent, self._own = self._standing()
+        self._watched = self._watchers()
         if parent == old:
-            yield from self._addressed(parent, {**_passed(self._changed, parent), **difference(old_own, own)})
+            said = self._addressed(parent, {**_passed(self._changed, parent), **difference(old_own, own)})
         else:
-            held = {**_passed({**self.parts, **self._changed}, old), **old_own}
-            yield from self._addressed(old, dict.fromkeys(held))
-            yield from self._addressed(parent, {**_passed(self.parts, parent), **own})
-        old_watched, self._watched = self._watched, self._watchers()
-        yield from reports(old_watched, self._watched, self.tag)
+            held = {**_passed({**self.parts, **self._changed}, old), **old_own} if old else {}
+            said = self._addressed(old, dict.fromkeys(held))
+            said += self._addressed(parent, {**_passed(self.parts, parent), **own})
+        return [*said, *reports(old_watched, self._watched, self.tag)] if old_watched or self._watched else said
 
     def _addressed(self, parent: str, changes: Changes) -> list[Report]:
         """The reports of these changes; usage may be another account's while the person is their own."""

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -484,7 +484,7 @@ class LaneService:
             place = f"{topic}:{partition}"
             for some in _portions(messages):
                 number = tables.book.sent[place] = tables.book.sent.get(place, 0) + 1
-                envelope = Envelope(tables.book.run, self.lane.name, tables.partition, number, msgspec.Raw(pack(some)))
+                envelope = Envelope(tables.book.run, self.lane.name, tables.partition, number, msgspec.Raw(some))
                 yield Outgoing(topic, partition, pack(envelope))
         for alert in alerts:
             yield Outgoing(ALERTS, tables.partition, alert)
@@ -519,19 +519,13 @@ class LaneService:
         return len(entries)
 
 
-def _portions(messages: list[Message]) -> Iterator[list[Message]]:
-    """The messages in portions that fit a Kafka record."""
-    portion: list[Message] = []
-    size = 0
-    for message in messages:
-        length = len(pack(message))
-        if portion and size + length > ENVELOPE_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(message)
-        size += length
-    if portion:
-        yield portion
+def _portions(messages: Sequence[Message]) -> list[bytes]:
+    """The messages packed, in portions that fit a Kafka record: halved until they do."""
+    packed = pack(messages)
+    if len(packed) <= ENVELOPE_BYTES or len(messages) == 1:
+        return [packed]
+    middle = len(messages) // 2
+    return [*_portions(messages[:middle]), *_portions(messages[middle:])]
 
 
 class _Fetched(OrderedDict[TopicPartition, Any]):
