@@ -9,29 +9,32 @@ meanwhile is at most twice as old as it need be, and at most LONGEST_WAIT_SECOND
 import time
 from collections.abc import Collection
 
-BACKLOG_RECORDS = 500
-"""Fewer than these are nothing that others would wait for, however slowly they are taken."""
+BACKLOG_RECORDS, BACKLOG_ENVELOPES = 500, 50
+"""Fewer than these, and fewer envelopes of messages among them, are nothing that others would wait for."""
 LONGEST_WAIT_SECONDS = 10.0
 
 
 class Backlog:
-    """The lane partitions of a worker with many records yet to read, and since when there are any."""
+    """The lane partitions of a worker that have much yet to do, and since when there are any."""
 
     def __init__(self) -> None:
         self._places: dict[str, set[int]] = {}
         self._began_at = self._ended_at = float("-inf")
 
-    def note(self, lane: str, partition: int, records: int) -> None:
-        """So many records of the lane's partition wait in Kafka, beyond those it has taken."""
-        places = self._places.setdefault(lane, set())
-        was_any = self._is_any
-        if records >= BACKLOG_RECORDS:
-            places.add(partition)
-        else:
-            places.discard(partition)
-        if self._is_any and not was_any:
+    def note(self, lane: str, partition: int, records: int, envelopes: int) -> None:
+        """The lane's partition has so many records yet to read or to finish, so many envelopes among them."""
+        if records < BACKLOG_RECORDS and envelopes < BACKLOG_ENVELOPES:
+            self.forget(lane, partition)
+            return
+        if not self._is_any:
             self._began_at = time.perf_counter()
-        elif was_any and not self._is_any:
+        self._places.setdefault(lane, set()).add(partition)
+
+    def forget(self, lane: str, partition: int) -> None:
+        """The lane's partition has caught up, or is others' now."""
+        was_any = self._is_any
+        self._places.get(lane, set()).discard(partition)
+        if was_any and not self._is_any:
             self._ended_at = time.perf_counter()
 
     @property

@@ -253,7 +253,7 @@ class LaneService:
                 tables.book.commit = -1
                 failures = await self._wait(failures, error)
             finally:
-                self._backlog.note(self.lane.name, partition, 0)
+                self._backlog.forget(self.lane.name, partition)
 
     async def _wait(self, failures: int, error: Exception) -> int:
         """Back off from a server that is away."""
@@ -316,14 +316,15 @@ class LaneService:
             await asyncio.sleep(GATHER_SECONDS)
 
     def _note_backlog(self, partition: int, polled: Mapping[TopicPartition, list[Any]]) -> None:
-        """Note what waits in Kafka beyond the records just polled."""
-        waiting = {topic: self._waiting(self._place(topic, partition), topic, polled) for topic in self.topics}
-        records = sum(waiting.values())
-        self._backlog.note(self.lane.name, partition, records)
-        is_behind = waiting[self.lane.internal] > 0 or records >= BACKLOG_RECORDS
+        """Note what is polled, and what waits in Kafka beyond it."""
+        places = {topic: self._place(topic, partition) for topic in self.topics}
+        waiting = {topic: self._waiting(topic, place, polled) for topic, place in places.items()}
+        undone = {topic: waiting[topic] + len(polled.get(place, ())) for topic, place in places.items()}
+        self._backlog.note(self.lane.name, partition, sum(undone.values()), undone[self.lane.internal])
+        is_behind = waiting[self.lane.internal] > 0 or sum(waiting.values()) >= BACKLOG_RECORDS
         (self._behind.add if is_behind else self._behind.discard)(partition)
 
-    def _waiting(self, place: TopicPartition, topic: str, polled: Mapping[TopicPartition, list[Any]]) -> int:
+    def _waiting(self, topic: str, place: TopicPartition, polled: Mapping[TopicPartition, list[Any]]) -> int:
         """How many records the consumer knows to lie in Kafka beyond those polled."""
         if place not in self.consumer.assignment():
             return 0

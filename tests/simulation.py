@@ -985,6 +985,7 @@ def _simulated(simulation: Simulation) -> Iterator[None]:
             (lane_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
             (backlog_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
             (backlog_module, "BACKLOG_RECORDS", 3 if small else backlog_module.BACKLOG_RECORDS),
+            (backlog_module, "BACKLOG_ENVELOPES", 2 if small else backlog_module.BACKLOG_ENVELOPES),
             (lane_module, "BACKLOG_RECORDS", 3 if small else backlog_module.BACKLOG_RECORDS),
             (lane_module, "DRAIN_SECONDS", 0.01 if small else lane_module.DRAIN_SECONDS),
             (lane_module, "HEAVY_BURDEN", -1 if small else lane_module.HEAVY_BURDEN),
