@@ -20,7 +20,6 @@ from models.sessions import Hit
 
 _UUID, _HEX = b"\0", b"\1"
 """How ids were written that are kept as their 16 bytes: as canonical UUIDs, or without dashes."""
-_DASHES = (8, 13, 18, 23)
 
 
 class _Packed(msgspec.Struct, array_like=True):
@@ -58,19 +57,23 @@ def unpack_hits(value: bytes) -> list[Hit]:
 
 def _pack_ids(ids: Sequence[str]) -> bytes | Sequence[str]:
     """UUIDs, with dashes or without, as their 16 bytes; any other ids as they are."""
-    lengths = {*map(len, ids)}
-    if lengths not in ({36}, {32}):
+    lines = "\n".join(ids)
+    has_dashes = len(lines) == len(ids) * 37 - 1
+    if not (_are_dashed(lines, len(ids)) if has_dashes else len(lines) == len(ids) * 33 - 1):
         return ids
-    joined = "".join(ids)
-    has_dashes = lengths == {36}
-    if has_dashes and any(joined[place::36] != "-" * len(ids) for place in _DASHES):
-        return ids
-    digits = joined.replace("-", "") if has_dashes else joined
+    digits = lines.replace("-", "") if has_dashes else lines
     try:
         raw = bytes.fromhex(digits)
     except ValueError:
         return ids
-    return (_UUID if has_dashes else _HEX) + raw if raw.hex() == digits else ids
+    is_canonical = raw.hex("\n", -16) == digits
+    return (_UUID if has_dashes else _HEX) + raw if is_canonical else ids
+
+
+def _are_dashed(lines: str, count: int) -> bool:
+    """Do so many lines, of 36 characters each, have dashes where UUIDs have them?"""
+    dashes = "-" * count
+    return lines[8::37] == dashes == lines[13::37] and lines[18::37] == dashes == lines[23::37]
 
 
 def _unpack_ids(ids: bytes | list[str]) -> list[str]:

@@ -127,27 +127,31 @@ def cut(hits: Sequence[Hit], rules: Rules) -> list[list[Hit]]:
 class Sources:
     """The sources a session took up, in order, and the one that is current."""
 
+    __slots__ = ("_came_with", "_key", "current", "opened")
+
     def __init__(self) -> None:
         self.opened: dict[Origin, Opened] = {}
         self.current: Opened | None = None
-        self._came_with: dict[Opened, set[str]] = {}
+        self._key: Origin | None = None
+        self._came_with: dict[Origin, set[str]] = {}
 
     def take(self, hit: Hit) -> bool:
         """Take the next hit; True when it opens a touch."""
         origin = hit.origin
         if origin is None or (is_bare(origin) and self._is_current(origin.referrer)):
             return False
-        key = source_key(origin)
+        key = self._key = source_key(origin)
         opens = key not in self.opened
         if opens:
             self.opened[key] = Opened(hit, origin)
+            self._came_with[key] = set()
         self.current = self.opened[key]
-        self._came_with.setdefault(self.current, set()).add(origin.referrer)
+        self._came_with[key].add(origin.referrer)
         return opens
 
     def _is_current(self, referrer: str) -> bool:
         """Did the current source come with this referrer?"""
-        return self.current is not None and referrer in self._came_with[self.current]
+        return self._key is not None and referrer in self._came_with[self._key]
 
 
 def sources_of(session: Sequence[Hit]) -> Sources:
@@ -185,7 +189,7 @@ def arrived(session: Sequence[Hit], rules: Rules) -> list[Arrived]:
 
 
 def _saw_hot(seen: Sequence[Hit], rules: Rules) -> bool:
-    return any(rules.is_hot(hit.path) for hit in seen)
+    return any(map(rules.is_hot, {hit.path for hit in seen}))
 
 
 def seen_under(session: Sequence[Hit]) -> list[tuple[Opened, list[Hit]]]:
@@ -195,10 +199,13 @@ def seen_under(session: Sequence[Hit]) -> list[tuple[Opened, list[Hit]]]:
     """
     sources = Sources()
     seen: dict[str, list[Hit]] = {}
+    under: list[Hit] | None = None
     for hit in session:
-        sources.take(hit)
-        if sources.current is not None:
-            seen.setdefault(sources.current.hit.id, []).append(hit)
+        if hit.origin is not None:
+            sources.take(hit)
+            under = seen.setdefault(sources.current.hit.id, []) if sources.current else None
+        if under is not None:
+            under.append(hit)
     opened = [(each, seen[each.hit.id]) for each in sources.opened.values()]
     return opened or [(Opened(session[0], DIRECT), list(session))]
 

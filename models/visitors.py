@@ -131,8 +131,8 @@ class Visitor:
 
     __slots__ = (
         "_all_stale", "_aside", "_changed", "_counted_crowd", "_counted_path", "_dirty", "_gone", "_ids", "_is_hot",
-        "_marks", "_site", "_storms", "alias_marks", "fills", "identifications", "name", "owned", "roots", "sessions",
-        "tag", "told", "unlinks", "verdicts",
+        "_is_path_stale", "_marks", "_site", "_storms", "alias_marks", "fills", "identifications", "name", "owned",
+        "roots", "sessions", "tag", "told", "unlinks", "verdicts",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, site: Site) -> None:
@@ -157,7 +157,8 @@ class Visitor:
         self._changed: dict[int, Session] = {}
         self._gone: list[Session] = []
         self._all_stale = False
-        self._counted_path: list[str] | None = None
+        self._counted_path: list[str] | None = None if parts else []
+        self._is_path_stale = False
         self.told: Contents = self._contents()
         self._counted_crowd = self._crowd() if self.told else 0
         if self._identified:
@@ -604,6 +605,7 @@ class Visitor:
         """Note the null path as it was counted; to be called before anything that it may change by."""
         if self._counted_path is None:
             self._counted_path = self._null_path()
+        self._is_path_stale = True
 
     def _null_path(self) -> list[str]:
         """The channels by which a visitor came who belongs to nobody, within the lookback of the latest touch."""
@@ -642,11 +644,12 @@ class Visitor:
 
     def _path_changes(self) -> Counted:
         """What the counts of null paths change by."""
-        old, self._counted_path = self._counted_path, None
-        new = None if old is None else self._null_path()
-        if old is None or new is None or old == new:
+        old = self._counted_path
+        if old is None or not self._is_path_stale:
             return ()
-        return replaced_path("lead", old, new, self._site.rules.settings.markov_order)
+        new = self._counted_path = self._null_path()
+        self._is_path_stale = False
+        return () if old == new else replaced_path("lead", old, new, self._site.rules.settings.markov_order)
 
     # --- reports out ----------------------------------------------------------------
 
