@@ -13,7 +13,6 @@ threshold is found by comparing, never by rounding.
 
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
-from functools import cached_property
 from hashlib import blake2b
 from math import log2
 from typing import NamedTuple
@@ -65,7 +64,7 @@ class Touched(NamedTuple):
 
 
 class Scale:
-    """The settings ready to weigh with."""
+    """The settings ready to weigh with; `mark` tells scores made under other ones apart."""
 
     def __init__(self, settings: Warmth) -> None:
         self.settings = settings
@@ -77,6 +76,8 @@ class Scale:
         own = {snake(kind): weight for kind, weight in settings.weights.items()}
         self._weights = {kind: fixed(weight) // 64 for kind, weight in {**WEIGHTS, **own}.items()}
         self._tables = decay_tables(self.half_life)
+        made_by = WEIGHTS, FACTORS, msgspec.structs.astuple(settings)
+        self.mark = blake2b(repr(made_by).encode(), digest_size=6).hexdigest()
 
     def weight(self, kind: str) -> int:
         """What a touch of the kind adds at its own instant, under a factor of 1/64."""
@@ -94,12 +95,6 @@ class Scale:
     def crossed(self, state: State) -> float:
         """The threshold that leads to a state, as the settings say it."""
         return float(getattr(self.settings, state))
-
-    @cached_property
-    def mark(self) -> str:
-        """Tells scores made under other settings apart."""
-        made_by = WEIGHTS, FACTORS, msgspec.structs.astuple(self.settings)
-        return blake2b(repr(made_by).encode(), digest_size=6).hexdigest()
 
 
 def fixed(value: float) -> int:
