@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from models.facts import Verdict
+from models.hits import Hit
 from models.reports import Changes, pack
-from models.sessions import Hit
 from models.times import MINUTE
 
 STORM_HITS = 300

@@ -1,4 +1,4 @@
-"""Hits at rest: the columns of a session, each as small as it can cheaply be made.
+"""Hits, and how they are at rest: the columns of a session, each as small as it can cheaply be made.
 
 The visitors lane packs a session again with every batch that adds to it, so that packing
 costs it more than anything else it does: a column is written by one call of msgpack's or
@@ -10,16 +10,30 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, repeat
 from operator import sub
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from models.channels import Origin
 from models.reports import pack
-from models.sessions import Hit
 
 _UUID, _HEX = b"\0", b"\1"
 """How ids were written that are kept as their 16 bytes: as canonical UUIDs, or without dashes."""
+
+
+class Hit(NamedTuple):
+    """A page view as its visitor keeps it; sorts in order of time.
+
+    `origin` is None for a direct hit; `person` the user id it carried; `is_listed` says that
+    its user agent was a known bot's.
+    """
+
+    at: int
+    id: str
+    origin: Origin | None
+    path: str
+    person: str | None
+    is_listed: bool = False
 
 
 class _Packed(msgspec.Struct, array_like=True):

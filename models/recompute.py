@@ -72,6 +72,7 @@ from models.filters import (
     matches,
 )
 from models.funnel import account_counts
+from models.hits import Hit
 from models.identity import Link, Root, account_id, roots_of
 from models.leads import Contact, account_of, contact_of, lead_moment, role_in, role_of
 from models.members import deal_parent, first_contacts
@@ -80,18 +81,7 @@ from models.pipeline import PIPELINE, Surroundings, deal_counts, first_channel, 
 from models.profiles import NOBODY, Profile, profile_of, stated
 from models.reports import pack
 from models.rules import Rules
-from models.sessions import (
-    DIRECT,
-    Arrive,
-    Arrived,
-    Hit,
-    arrivals,
-    arrived,
-    current_source,
-    cut,
-    opens_session,
-    web_touches,
-)
+from models.sessions import DIRECT, Arrive, Arrived, arrivals, arrived, current_source, cut, opens_session, web_touches
 from models.times import day_of
 from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
 from models.usage import USES, milestone_kind, milestone_touch

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 from models.channels import Origin
 from models.facts import Utm
+from models.hits import Hit
 from models.identity import host_of
 from models.rules import Rules
 from models.touches import WEB_SESSION, Touch, site_touch
@@ -14,21 +15,6 @@ from models.touches import WEB_SESSION, Touch, site_touch
 _UTM_NAMES = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 CLICK_IDS = ("gclid", "gbraid", "wbraid", "msclkid", "fbclid", "li_fat_id", "ttclid")
 DIRECT = Origin()
-
-
-class Hit(NamedTuple):
-    """A page view as its visitor keeps it; sorts in order of time.
-
-    `origin` is None for a direct hit; `person` the user id it carried; `is_listed` says that
-    its user agent was a known bot's.
-    """
-
-    at: int
-    id: str
-    origin: Origin | None
-    path: str
-    person: str | None
-    is_listed: bool = False
 
 
 class Arrival(NamedTuple):

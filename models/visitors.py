@@ -18,7 +18,7 @@ from models.counts import SHARED, Count, Counted
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink, Verdict
 from models.facts import Hit as HitFact
-from models.hits import pack_hits, unpack_hits
+from models.hits import Hit, pack_hits, unpack_hits
 from models.identity import Link
 from models.paths import EARLIEST, null_path_begins, replaced_path
 from models.reports import (
@@ -42,18 +42,7 @@ from models.reports import (
     under,
 )
 from models.rules import Rules
-from models.sessions import (
-    DIRECT,
-    Arrive,
-    Arrived,
-    Hit,
-    arrivals,
-    arrived,
-    current_source,
-    cut,
-    opens_session,
-    web_touches,
-)
+from models.sessions import DIRECT, Arrive, Arrived, arrivals, arrived, current_source, cut, opens_session, web_touches
 from models.touches import FORM_FILL, Touch, site_touch
 
 NEVER = -(2**62)

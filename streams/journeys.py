@@ -9,13 +9,13 @@ from models.attribution import MARKOV
 from models.conversions import Credit, funnel_stage, milestones_of
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.errors import NotFound
-from models.hits import unpack_hits
+from models.hits import Hit, unpack_hits
 from models.identity import account_id
 from models.markov import UNIT
 from models.members import DealRecord, Person
 from models.reports import Parts, id_in
 from models.rules import Rules
-from models.sessions import Hit, seen_under
+from models.sessions import seen_under
 from models.settings import Settings
 from models.times import SECOND, to_text
 from models.touches import WEB_SESSION, Touch

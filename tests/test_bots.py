@@ -9,8 +9,8 @@ import pytest
 from models.bots import STORM_HITS, Aside, is_storm
 from models.decoding import decode
 from models.errors import BadInput
+from models.hits import Hit
 from models.recompute import Books, recompute
-from models.sessions import Hit
 from models.settings import Settings
 from models.times import MINUTE, to_text
 from tests.test_lanes import compare, form_fill

@@ -15,7 +15,7 @@ from models.attribution import PARTICIPATION
 from models.catalogue import every_model, kept_models
 from models.channels import Origin
 from models.destinations import Webhook
-from models.sessions import Hit
+from models.hits import Hit
 from models.settings import Settings
 from models.times import MINUTE
 from streams import config, earned
