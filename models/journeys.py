@@ -1,12 +1,30 @@
 """An account's touches in order of time, and its null paths, kept with them touch by touch."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 
 from models.counts import Count, Counted, Numbers
 from models.paths import NULL, ONCE, transition
 from models.touches import Touch
+
+_Transitions = list[tuple[str, ...]]
+"""The channels of a state, oldest first, and what followed."""
+
+
+class _NullPath:
+    """The null path of those kinds of conversions whose null paths begin together: with touch number `first`.
+
+    `end` is its transition to the end as it was counted last; there is none without touches.
+    """
+
+    __slots__ = ("end", "first", "kinds", "since")
+
+    def __init__(self, kinds: tuple[str, ...], since: int, first: int, end: _Transitions) -> None:
+        self.kinds = kinds
+        self.since = since
+        self.first = first
+        self.end = end
 
 
 class Journey:
@@ -17,16 +35,18 @@ class Journey:
 
     `begins` says for each kind of conversion from when on touches are on the null path;
     it ends with the journey. What the counts of null paths change by is noted as touches
-    come and go: only the transitions around a change are, however long the journey.
+    come and go: only the transitions around a change are, however long the journey. How
+    they end is noted when it is asked for.
     """
 
-    __slots__ = ("_changes", "_kinds", "_order", "_places", "begins", "by_path", "touches")
+    __slots__ = ("_channels", "_noted", "_null_paths", "_order", "_places", "begins", "by_path", "touches")
 
     def __init__(self, order: int) -> None:
         self._order = order
         self._places: list[tuple[int, str, str, str, str]] = []
-        self._changes: dict[Count, int] = {}
-        self._kinds: dict[int, list[str]] = {}
+        self._channels: list[str] = []
+        self._null_paths: list[_NullPath] = []
+        self._noted: dict[tuple[str, ...], dict[tuple[str, ...], int]] = {}
         self.touches: list[Touch] = []
         self.by_path: dict[str, list[Touch]] = {}
         self.begins: dict[str, int] = {}
@@ -35,26 +55,34 @@ class Journey:
         """Take a touch in."""
         place = (*touch.order, path)
         number = bisect_left(self._places, place)
-        self._note(touch.at, number, 0, -1)
+        self._note(touch.at, number, number + self._order, -1)
         self._places.insert(number, place)
+        self._channels.insert(number, touch.channel)
         self.touches.insert(number, touch)
-        self._note(touch.at, number, 1, 1)
-        insort(self.by_path.setdefault(path, []), touch, key=order_of)
+        self._shift(touch.at, 1)
+        self._note(touch.at, number, number + self._order + 1, 1)
+        own = self.by_path.setdefault(path, [])
+        if own and own[-1].at >= touch.at:
+            insort(own, touch, key=order_of)
+        else:
+            own.append(touch)
 
     def remove(self, path: str, touch: Touch) -> None:
         """Take a touch out."""
         number = bisect_left(self._places, (*touch.order, path))
-        self._note(touch.at, number, 1, -1)
-        del self._places[number], self.touches[number]
-        self._note(touch.at, number, 0, 1)
+        self._note(touch.at, number, number + self._order + 1, -1)
+        del self._places[number], self._channels[number], self.touches[number]
+        self._shift(touch.at, -1)
+        self._note(touch.at, number, number + self._order, 1)
         touches = self.by_path[path]
         del touches[bisect_left(touches, touch.order, key=order_of)]
         if not touches:
             del self.by_path[path]
 
-    def after(self, at: int) -> Iterator[tuple[Touch, str]]:
+    def after(self, at: int) -> list[tuple[Touch, str]]:
         """The touches later than an instant with their paths, oldest first."""
-        return self._from(bisect_right(self.touches, at, key=_at))
+        first = self._first(at + 1)
+        return [(touch, place[-1]) for touch, place in zip(self.touches[first:], self._places[first:], strict=True)]
 
     def between(self, begin: int, end: int) -> Iterator[tuple[Touch, str]]:
         """The touches from one instant up to another with their paths, oldest first."""
@@ -65,6 +93,9 @@ class Journey:
         last = bisect_right(self.touches, at, key=_at)
         return ((self.touches[number], self._places[number][-1]) for number in range(last - 1, -1, -1))
 
+    def _first(self, since: int) -> int:
+        return bisect_left(self._places, (since,))
+
     def _from(self, first: int) -> Iterator[tuple[Touch, str]]:
         return ((self.touches[number], self._places[number][-1]) for number in range(first, len(self.touches)))
 
@@ -74,65 +105,90 @@ class Journey:
         """Let null paths begin at other times: what they lose or gain is noted."""
         if begins == self.begins:
             return
-        moves: dict[tuple[int, int], list[str]] = {}
-        for kind, to in begins.items():
-            if kind in self.begins:
-                moves.setdefault((self.begins[kind], to), []).append(kind)
-            self.begins[kind] = to
-        for (since, to), kinds in moves.items():
-            self._move(kinds, self._first(since), self._first(to))
-        self._kinds = {}
-        for kind, since in self.begins.items():
-            self._kinds.setdefault(since, []).append(kind)
+        self.begins.update(begins)
+        old, self._null_paths = self._null_paths, self._begun()
+        for before in old:
+            for after in self._null_paths:
+                if kinds := tuple([kind for kind in before.kinds if kind in after.kinds]):
+                    self._move(kinds, before.first, after.first)
+                    self._end(kinds, before.end, after.end)
 
-    def _move(self, kinds: Iterable[str], old: int, new: int) -> None:
+    def _begun(self) -> list[_NullPath]:
+        together: dict[int, list[str]] = {}
+        for kind, since in self.begins.items():
+            together.setdefault(since, []).append(kind)
+        return [self._null_path(tuple(kinds), since) for since, kinds in together.items()]
+
+    def _null_path(self, kinds: tuple[str, ...], since: int) -> _NullPath:
+        first = self._first(since)
+        return _NullPath(kinds, since, first, self._end_of(first))
+
+    def _move(self, kinds: tuple[str, ...], old: int, new: int) -> None:
         """Note what null paths lose or gain that begin with another touch."""
-        last = max(old, new) + self._order - 1
         if old != new:
-            self._add(kinds, old, old, last, -1)
-            self._add(kinds, new, new, last, 1)
+            end = max(old, new) + self._order
+            self._add(kinds, self._transitions(old, old, end), -1)
+            self._add(kinds, self._transitions(new, new, end), 1)
 
     def changes(self) -> Counted:
         """What the counts of null paths changed by since they were last asked for."""
-        changes, self._changes = self._changes, {}
-        return [(count, (number,)) for count, number in changes.items() if number]
+        for path in self._null_paths:
+            before, path.end = path.end, self._end_of(path.first)
+            self._end(path.kinds, before, path.end)
+        noted, self._noted = self._noted, {}
+        return [
+            (transition(kind, *names), (number,))
+            for kinds, numbers in noted.items()
+            for names, number in numbers.items()
+            if number
+            for kind in kinds
+        ]
 
     def null_counts(self) -> Iterator[tuple[Count, Numbers]]:
         """The counts of the null paths as they are."""
-        for kind, since in self.begins.items():
-            first = self._first(since)
-            yield from ((transition(kind, *names), ONCE) for names in self._names(first, first, len(self.touches)))
+        for path in self._null_paths:
+            for names in self._transitions(path.first, path.first, len(self.touches)) + self._end_of(path.first):
+                yield from ((transition(kind, *names), ONCE) for kind in path.kinds)
 
-    def _first(self, since: int) -> int:
-        return bisect_left(self._places, (since,))
+    def _shift(self, at: int, number: int) -> None:
+        """A touch more or less: the touches that null paths begin with have other numbers where it lies before them."""
+        for path in self._null_paths:
+            if at < path.since:
+                path.first += number
 
-    def _note(self, at: int, number: int, itself: int, sign: int) -> None:
-        """Note the transitions to the touch at `number` (if `itself` is 1) and to those after it that remember it."""
-        for since, kinds in self._kinds.items():
-            if at >= since:
-                self._add(kinds, self._first(since), number, number + self._order - 1 + itself, sign)
+    def _note(self, at: int, first: int, end: int, sign: int) -> None:
+        """Note the transitions to the touches from number `first` to before `end`, because of a touch at an instant."""
+        if first < len(self._channels):
+            for path in self._null_paths:
+                if at >= path.since:
+                    self._add(path.kinds, self._transitions(path.first, first, end), sign)
 
-    def _add(self, kinds: Iterable[str], begin: int, first: int, last: int, sign: int) -> None:
-        for names in self._names(begin, first, last):
-            for kind in kinds:
-                count = transition(kind, *names)
-                self._changes[count] = self._changes.get(count, 0) + sign
+    def _end(self, kinds: tuple[str, ...], before: _Transitions, after: _Transitions) -> None:
+        """Note that null paths end otherwise."""
+        if before != after:
+            self._add(kinds, before, -1)
+            self._add(kinds, after, 1)
 
-    def _names(self, begin: int, first: int, last: int) -> Iterator[list[str]]:
-        """A null path's transitions to the touches from `first` to `last`, the one after the last being its end."""
-        touches, order = self.touches, self._order
-        for number in range(first, min(last, len(touches) - 1) + 1):
-            yield _channels(touches[max(number - order, begin) : number + 1])
-        if last >= len(touches) > begin:
-            yield [*_channels(touches[max(len(touches) - order, begin) :]), NULL]
+    def _add(self, kinds: tuple[str, ...], transitions: _Transitions, sign: int) -> None:
+        noted = self._noted.setdefault(kinds, {})
+        for names in transitions:
+            noted[names] = noted.get(names, 0) + sign
+
+    def _transitions(self, begin: int, first: int, end: int) -> _Transitions:
+        """Those to the touches from number `first` to before `end`, on a null path from the touch `begin` on."""
+        channels, order = self._channels, self._order
+        return [
+            tuple(channels[max(number - order, begin) : number + 1]) for number in range(first, min(end, len(channels)))
+        ]
+
+    def _end_of(self, begin: int) -> _Transitions:
+        """The transition to the end of a null path from the touch `begin` on; none when there is no such touch."""
+        last = self._channels[max(len(self._channels) - self._order, begin) :]
+        return [(*last, NULL)] if last else []
 
 
 def _at(touch: Touch) -> int:
     return touch.at
-
-
-def _channels(touches: Sequence[Touch]) -> list[str]:
-    return [touch.channel for touch in touches]
 
 
 def order_of(touch: Touch) -> tuple[int, str, str, str]:
