@@ -121,10 +121,10 @@ def history_of(touches: Iterable[Touched], scale: Scale) -> History:
 
 def follow(course: Course, touches: Sequence[Touched], scale: Scale) -> None:
     """Go on with later touches that weigh something, oldest first: all those of one instant, or none."""
-    begin = 0
-    while begin < len(touches):
+    begin, last = 0, len(touches)
+    while begin < last:
         at, end = touches[begin].at, begin + 1
-        while end < len(touches) and touches[end].at == at:
+        while end < last and touches[end].at == at:
             end += 1
         _meet(course, at, touches[begin:end], scale)
         begin = end
@@ -132,8 +132,7 @@ def follow(course: Course, touches: Sequence[Touched], scale: Scale) -> None:
 
 def outlook(course: Course, scale: Scale, until: int = END_OF_TIME) -> History:
     """The history up to an instant, with what comes of itself when nothing more happens."""
-    left = scale.decayed(course.total, max(until + 1 - course.at, 0))
-    if course.state == COLD or _stays(course, until + 1, left, scale):
+    if course.state == COLD or _stays(course, until + 1, scale):
         return course.history
     later = course.copy()
     _pass_time(later, until + 1, scale)
@@ -150,9 +149,10 @@ def coming(course: Course, clock: int, scale: Scale) -> Transition | None:
     return later.history[passed] if len(later.history) > passed else None
 
 
-def _stays(course: Course, end: int, total: int, scale: Scale) -> bool:
-    """Does nothing happen by itself before an instant at which so much is left of the total?"""
-    return _ceases(course) >= end and total * factor(len(course.active)) >= scale.threshold(course.state)
+def _stays(course: Course, end: int, scale: Scale) -> bool:
+    """Does nothing happen by itself before an instant?"""
+    left = scale.decayed(course.total, max(end - course.at, 0)) * factor(len(course.active))
+    return _ceases(course) >= end and left >= scale.threshold(course.state)
 
 
 def _pass_time(course: Course, end: int, scale: Scale) -> None:
@@ -208,8 +208,6 @@ def _ceases(course: Course) -> int:
 
 def _cease(course: Course, at: int) -> str | None:
     """The persons who count no longer at an instant; one of them."""
-    if _ceases(course) > at:  # as it mostly is
-        return None
     gone = []
     for person, last in course.active.items():
         if last + ACTIVE > at:
@@ -217,18 +215,19 @@ def _cease(course: Course, at: int) -> str | None:
         gone.append(person)
     for person in gone:
         del course.active[person]
-    return min(gone)
+    return min(gone, default=None)
 
 
 def _meet(course: Course, at: int, touches: Sequence[Touched], scale: Scale) -> None:
     """Let time pass until just before an instant, and take in its touches."""
     total = scale.decayed(course.total, at - course.at)
-    if not _stays(course, at, total, scale):
-        _pass_time(course, at, scale)
     left = total * factor(len(course.active))
+    if left < scale.threshold(course.state) or _ceases(course) <= at:  # else nothing has happened meanwhile
+        _pass_time(course, at, scale)
+        left = total * factor(len(course.active))
+        _cease(course, at)
     if course.low is None or left <= course.low[0]:
         course.low = (left, at)
-    _cease(course, at)
     for touch in touches:
         course.active.pop(touch.person, None)
         course.active[touch.person] = at
