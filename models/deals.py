@@ -103,8 +103,11 @@ def fold(deal: str, changes: Iterable[DealChange], refunds: Iterable[Refund], re
 
 
 def _latest(ordered: Sequence[DealChange], field: str) -> Any:
-    values = (getattr(change, field) for change in reversed(ordered))
-    return next((value for value in values if value is not UNSET), None)
+    for change in reversed(ordered):
+        value = getattr(change, field)
+        if value is not UNSET:
+            return value
+    return None
 
 
 def _created(ordered: Sequence[DealChange]) -> int:

@@ -5,7 +5,7 @@ another; the id at the end of its links is the person.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
@@ -62,51 +62,6 @@ def as_text(value: str | float | bool) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else str(value)
-
-
-def roots_of(links: Iterable[Link], most_emails: int) -> dict[str, Root]:
-    """The person of every id that the links name; an id that is its own root included.
-
-    Links are taken in order of time: a later one of the same id replaces the former, one
-    that would close a circle is ignored. A user id with more than `most_emails` e-mails
-    is shared: its e-mail links lapse.
-    """
-    standing = sorted(without_shared(links, most_emails))
-    parents: dict[str, Link] = {}
-    for link in standing:
-        if not _leads_to(link.target, link.source, parents):
-            parents[link.source] = link
-    named = {name for link in standing for name in (link.source, link.target)}
-    return {name: Root(_end(name, parents), parents[name].at if name in parents else 0) for name in named}
-
-
-def without_shared(links: Iterable[Link], most_emails: int) -> list[Link]:
-    """The links less the e-mail links of user ids that name too many e-mails."""
-    kept = list(links)
-    if len(kept) <= most_emails:
-        return kept
-    emails: dict[str, set[str]] = {}
-    for link in kept:
-        if "@" not in link.source and "@" in link.target:
-            emails.setdefault(link.source, set()).add(link.target)
-    shared = {name for name, named in emails.items() if len(named) > most_emails}
-    return [link for link in kept if not (link.source in shared and "@" in link.target)]
-
-
-def _leads_to(name: str, other: str, parents: Mapping[str, Link]) -> bool:
-    """Is the other id on the way from this one to the end of its links?"""
-    while name != other:
-        if name not in parents:
-            return False
-        name = parents[name].target
-    return True
-
-
-def _end(name: str, parents: Mapping[str, Link]) -> str:
-    """The id at the end of this one's links."""
-    while name in parents:
-        name = parents[name].target
-    return name
 
 
 _HOST = re.compile(r"^(?:[a-z][a-z0-9+.-]*://)?(?:[^/?#@]*@)?([^/?#:]+)", re.IGNORECASE)

@@ -5,17 +5,26 @@ Source: org.apache.kafka.common.utils.Utils.murmur2 of the Java client.
 
 from functools import lru_cache
 from struct import unpack_from
+from typing import TYPE_CHECKING, Final
 
-_M = 0x5BD1E995
-_MASK = 0xFFFFFFFF
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+_M: Final = 0x5BD1E995
+_MASK: Final = 0xFFFFFFFF
 
 
 def murmur2(data: bytes) -> int:
-    """Kafka's 32-bit murmur2 hash."""
+    """Kafka's 32-bit murmur2 hash.
+
+    Compiled, products overflow 64 bits, which changes nothing in the 32 that are kept.
+    """
     length = len(data)
-    h = 0x9747B28C ^ length
+    h: i64 = 0x9747B28C ^ length
+    k: i64
     for word in unpack_from(f"<{length >> 2}I", data):
-        k = word * _M & _MASK
+        k = word
+        k = k * _M & _MASK
         k = (k ^ k >> 24) * _M & _MASK
         h = h * _M & _MASK ^ k
     if left := data[length & ~3 :]:

@@ -72,8 +72,9 @@ from models.filters import (
     matches,
 )
 from models.funnel import account_counts
+from models.groups import roots_of
 from models.hits import Hit
-from models.identity import Link, Root, account_id, roots_of
+from models.identity import Link, Root, account_id
 from models.leads import Contact, account_of, contact_of, lead_moment, role_in, role_of
 from models.members import deal_parent, first_contacts
 from models.paths import NULL, null_path_begins, path_counts
