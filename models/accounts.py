@@ -81,11 +81,23 @@ class Booked(NamedTuple):
     credits: list[Credit]
 
 
+class _Arrivals(NamedTuple):
+    """What a batch brings, read: touches as they were and are with their paths, people by path, deals by part name.
+
+    None stands for what was not there before or is not any more.
+    """
+
+    touches: list[tuple[str, Touch | None, Touch | None]]
+    leads: dict[str, Lead | None]
+    deals: dict[str, Deal | None]
+
+
 class _Change(NamedTuple):
     """What a batch touches: people and deals by part name's path or name, times of touches.
 
     `restated` are the deals whose conversions or milestones may differ, `moved` all
-    deals whose place in the pipeline may; `used` are parts of product usage.
+    deals whose place in the pipeline may; `used` are parts of product usage. When the
+    account `advances`, its own place on the way to a customer may differ.
     """
 
     leads: set[str]
@@ -93,6 +105,7 @@ class _Change(NamedTuple):
     moved: set[str]
     times: list[int]
     used: set[str]
+    advances: bool
 
 
 class Account:
@@ -121,7 +134,9 @@ class Account:
         self._last_converted: dict[str, int] | None = None
         self._booked: dict[tuple[str, str, str], list[Credit]] = {}
         for part, value in parts.items():
-            self._index(part, None, value)
+            if part[0] in COMPANY_KINDS:
+                self.company.index(part, value)
+        self._index(_arrivals(parts, {}))
         self._begin_null_paths()
         self.warming = Warming(parts, rules.scale)
         self._clock = self._recorded_at = 0
@@ -172,29 +187,28 @@ class Account:
 
     # --- the state and its indexes --------------------------------------------------
 
-    def _index(self, name: str, old: bytes | None, new: bytes | None) -> None:
-        match name[0]:
-            case "t":
-                self._index_touch(_path(name), old, new)
-            case "k":
-                self.leads.pop(_path(name), None)
-                if new is not None:
-                    self.leads[_path(name)] = _lead(new)
-            case "d":
-                self.deals.pop(name, None)
-                self._conversions.pop(name, None)
-                self._last_converted = None
-                if new is not None:
-                    deal = self.deals[name] = _deal(new)
-                    self._conversions[name] = conversions_of(deal, self._rules)
-            case kind if kind in COMPANY_KINDS:
-                self.company.index(name, new)
+    def _index(self, arrivals: _Arrivals) -> None:
+        for path, was, now in arrivals.touches:
+            if was is not None:
+                self.journey.remove(path, was)
+            if now is not None:
+                self.journey.add(path, now)
+        for path, lead in arrivals.leads.items():
+            if lead is None:
+                self.leads.pop(path, None)
+            else:
+                self.leads[path] = lead
+        for name, deal in arrivals.deals.items():
+            self._index_deal(name, deal)
 
-    def _index_touch(self, path: str, old: bytes | None, new: bytes | None) -> None:
-        if old is not None:
-            self.journey.remove(path, _touch(old))
-        if new is not None:
-            self.journey.add(path, _touch(new))
+    def _index_deal(self, name: str, deal: Deal | None) -> None:
+        self._last_converted = None
+        if deal is None:
+            self.deals.pop(name, None)
+            self._conversions.pop(name, None)
+        else:
+            self.deals[name] = deal
+            self._conversions[name] = conversions_of(deal, self._rules)
 
     def person_of(self, path: str) -> str | None:
         """The person whose touches carry this path."""
@@ -307,7 +321,7 @@ class Account:
             self._book_state(totals, name, sign)
         for name in change.used & self.parts.keys():
             add_counts(totals.counts, use_counts(name, self.parts[name]), sign)
-        if change.leads or change.moved:
+        if change.advances:
             counted = account_counts(self.name, len(self.leads), self.deals.values(), self._rules)
             add_counts(totals.counts, counted, sign)
 
@@ -378,7 +392,7 @@ class Account:
     def own_totals(self) -> Totals:
         """What the account comes to, once and under no label."""
         own = Totals()
-        self._book(own, _Change(set(self.leads), set(), set(self.deals), [], _used(self.parts)), 1, True)
+        self._book(own, _Change(set(self.leads), set(), set(self.deals), [], _used(self.parts), True), 1, True)
         add_counts(own.counts, self.journey.null_counts())
         return own
 
@@ -495,13 +509,14 @@ class Account:
         """Turn the old state into the new one, credits with it; returns what really changed."""
         pending = {name: value for name, value in self._pending.items() if self.parts.get(name) != value}
         was_booking, books = not self._parent, not self._target()
+        arrivals = _arrivals(pending, self.parts)
         if not was_booking and not books:
-            self._replace(pending)
+            self._replace(pending, arrivals)
             return pending
         old, new = self._labels, self.company.labels if books else NO_LABELS
         moves = was_booking != books or self._is_refiled(old, new)
-        change = self._everything(pending) if moves else self._change(pending)
-        every = moves or self._weighs_deals_anew(pending)
+        change = self._everything(pending) if moves else self._change(pending, arrivals)
+        every = moves or self._weighs_deals_anew(arrivals)
         before = after = totals if not old and not new else Totals()
         if moves and after is not totals:
             after = Totals()
@@ -513,13 +528,13 @@ class Account:
         if was_booking:
             self._book(before, change, -1, every)
             add_counts(before.counts, () if books else self.journey.null_counts(), -1)
-        noted = self._replace(pending)
+        noted = self._replace(pending, arrivals)
         self._labels = new
         if books:
             self._book(after, change, 1, every)
             add_counts(after.counts, noted if was_booking else self.journey.null_counts())
             self._recount(after, surrounded)
-            totals.newest.extend(self._added(pending))
+            totals.newest.extend(self._added(arrivals))
         if old or new:
             self._settle(totals, before, after, old, new)
         if disturbed is not None:
@@ -539,33 +554,39 @@ class Account:
             self._file(totals, after, new)
         self._list(totals, old, new)
 
-    def _change(self, pending: Changes) -> _Change:
-        touches = [
-            (_path(name), _touch(value))
-            for name in pending
-            if name[0] == TOUCH
-            for value in (self.parts.get(name), pending[name])
-            if value
-        ]
-        leads = {_path(name) for name in pending if name[0] == KNOWN}
-        leads.update(path for each, touch in touches if (path := self._lead_path(each)) and self._weighs(path, touch))
-        deals = {name for name in pending if name[0] == DEAL}
-        restated = {name for name in deals if self._restates(name, pending[name])}
-        return _Change(leads, restated, deals, [touch.at for _, touch in touches], _used(pending))
+    def _change(self, pending: Changes, arrivals: _Arrivals) -> _Change:
+        leads = {path for path, lead in arrivals.leads.items() if self._converts_anew(path, lead)}
+        times = []
+        for path, was, now in arrivals.touches:
+            lead = self._lead_path(path)
+            for touch in (was, now):
+                if touch is not None:
+                    times.append(touch.at)
+                    if lead is not None and self._weighs(lead, touch):
+                        leads.add(lead)
+        restated = {name for name, deal in arrivals.deals.items() if self._restates(name, deal)}
+        advances = bool(arrivals.deals) or any(
+            (lead is None) == (path in self.leads) for path, lead in arrivals.leads.items()
+        )
+        return _Change(leads, restated, set(arrivals.deals), times, _used(pending), advances)
+
+    def _converts_anew(self, path: str, lead: Lead | None) -> bool:
+        """Does the person's new state change their `lead` conversion or what it is weighed by?"""
+        was = self.leads.get(path)
+        return was is None or lead is None or (was.person, was.at, was.role) != (lead.person, lead.at, lead.role)
 
     def _weighs(self, path: str, touch: Touch) -> bool:
         """Can the touch take part in the `lead` conversion of the person with this path?"""
         at = self.leads[path].at
         return at - self._rules.lookback["lead"] <= touch.at <= at or at in touch.known_at
 
-    def _restates(self, name: str, value: bytes | None) -> bool:
+    def _restates(self, name: str, deal: Deal | None) -> bool:
         """Does the deal's new state change its conversions or the milestones they are weighed by?"""
-        if value is None or name not in self.deals:
+        if deal is None or name not in self.deals:
             return True
-        old, new = self.deals[name], _deal(value)
-        return self._weighed_by(old) != self._weighed_by(new) or self._conversions[name] != conversions_of(
-            new, self._rules
-        )
+        return self._weighed_by(self.deals[name]) != self._weighed_by(deal) or self._conversions[
+            name
+        ] != conversions_of(deal, self._rules)
 
     def _weighed_by(self, deal: Deal) -> tuple[object, ...]:
         return deal.created_at, won_at(deal, self._rules), is_open(deal, self._rules), deal.contacts, deal.roles
@@ -573,27 +594,24 @@ class Account:
     def _everything(self, pending: Changes) -> _Change:
         names = {**self.parts, **pending}
         paths = {_path(name) for name in names if name[0] == KNOWN}
-        return _Change(paths, set(), {name for name in names if name[0] == DEAL}, [], _used(names))
+        return _Change(paths, set(), {name for name in names if name[0] == DEAL}, [], _used(names), True)
 
-    def _weighs_deals_anew(self, pending: Changes) -> bool:
+    def _weighs_deals_anew(self, arrivals: _Arrivals) -> bool:
         """Do the account's people change so that every deal's credits may?"""
+        if not arrivals.leads:
+            return False
         weighs_people = self._rules.settings.deal_contacts_only or self._rules.weighs_roles
-        if weighs_people and any(name[0] == KNOWN for name in pending):
-            return True
-        return self.first_lead != self._first_lead_after(pending)
+        return weighs_people or self.first_lead != self._first_lead_after(arrivals.leads)
 
-    def _first_lead_after(self, pending: Changes) -> int | None:
-        changed = {_path(name): value for name, value in pending.items() if name[0] == KNOWN}
-        if not changed:
-            return self.first_lead
+    def _first_lead_after(self, changed: Mapping[str, Lead | None]) -> int | None:
         moments = [lead.at for path, lead in self.leads.items() if path not in changed]
-        moments += [_lead(value).at for value in changed.values() if value is not None]
+        moments += [lead.at for lead in changed.values() if lead is not None]
         return min(moments, default=None)
 
-    def _replace(self, pending: Changes) -> Counted:
+    def _replace(self, pending: Changes, arrivals: _Arrivals) -> Counted:
         """Take the new parts; returns what the counts of null paths change by."""
+        self._index(arrivals)
         for name, value in pending.items():
-            self._index(name, self.parts.get(name), value)
             put(self.parts, name, value)
         self._begin_null_paths()
         return self.journey.changes()
@@ -608,10 +626,10 @@ class Account:
             {kind: null_path_begins(last.get(kind), latest, lookback[kind]) for kind in self._rules.deal_conversions}
         )
 
-    def _added(self, pending: Changes) -> Iterator[tuple[Touch, str, str]]:
-        for name, value in pending.items():
-            if name[0] == TOUCH and value is not None:
-                yield _touch(value), self.person_of(_path(name)) or "", self.name
+    def _added(self, arrivals: _Arrivals) -> Iterator[tuple[Touch, str, str]]:
+        for path, _, touch in arrivals.touches:
+            if touch is not None:
+                yield touch, self.person_of(path) or "", self.name
 
     def _pass_on(self, applied: Changes) -> Iterator[Message]:
         """Hand everything to the account this one was merged into, or take it back from there."""
@@ -645,6 +663,21 @@ class Account:
     def profile(self) -> Profile:
         """Who the account is."""
         return self.company.profile
+
+
+def _arrivals(changes: Mapping[str, bytes | None], held: Parts) -> _Arrivals:
+    """What changes bring to who holds these parts."""
+    arrivals = _Arrivals([], {}, {})
+    for name, value in changes.items():
+        if name[0] == TOUCH:
+            old = held.get(name)
+            was = None if old is None else _touch(old)
+            arrivals.touches.append((_path(name), was, None if value is None else _touch(value)))
+        elif name[0] == KNOWN:
+            arrivals.leads[_path(name)] = None if value is None else _lead(value)
+        elif name[0] == DEAL:
+            arrivals.deals[name] = None if value is None else _deal(value)
+    return arrivals
 
 
 def _used(names: Iterable[str]) -> set[str]:
