@@ -44,18 +44,27 @@ def apportion(amount: int, weights: Sequence[int]) -> list[int]:
     >>> apportion(100_000, [1, 1, 1])
     [33334, 33333, 33333]
     """
-    if len(weights) == 1:
-        return [amount]
-    total = sum(weights)
-    quotients = [divmod(abs(amount) * weight, total) for weight in weights]
-    shares = [share for share, _ in quotients]
-    left_over = abs(amount) - sum(shares)
-    if not left_over:
-        return [-share for share in shares] if amount < 0 else shares
-    by_fraction = sorted(range(len(weights)), key=lambda number: -quotients[number][1])
-    for number in by_fraction[:left_over]:
-        shares[number] += 1
+    units, n, total = abs(amount), len(weights), sum(weights)
+    if weights[0] * n == total and weights.count(weights[0]) == n:  # alike, as under many models
+        share, left_over = divmod(units, n)
+        shares = [share + 1] * left_over + [share] * (n - left_over)
+    elif max(weights) == total:  # all of it one touch's
+        shares = [0] * n
+        shares[weights.index(total)] = units
+    else:
+        shares = _apportioned(units, weights, total)
     return [-share for share in shares] if amount < 0 else shares
+
+
+def _apportioned(units: int, weights: Sequence[int], total: int) -> list[int]:
+    shares = [units * weight // total for weight in weights]
+    left_over = units - sum(shares)
+    if left_over:
+        fractions = [units * weight % total for weight in weights]
+        by_fraction = sorted(range(len(weights)), key=fractions.__getitem__, reverse=True)
+        for number in by_fraction[:left_over]:
+            shares[number] += 1
+    return shares
 
 
 def _only(path: Path, place: int | None) -> Weights | None:
