@@ -16,14 +16,16 @@ from models.companies import CHANGE, PASSED_ON, Company
 from models.companies import KINDS as COMPANY_KINDS
 from models.conversions import (
     Credit,
+    Sums,
     add_cells,
     credits_of,
     eligible,
     last_converted,
     milestones_of,
     path_of_credits,
+    sums_of,
 )
-from models.counts import Counted, add_counts
+from models.counts import Counted, Counts, add_counts
 from models.course import BEGINNING, History
 from models.deals import Conversion, Deal, booked_as, conversions_of, is_open, takes_part, waiting_of, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
@@ -65,8 +67,8 @@ from models.usage import use_counts, uses_in
 from models.warming import Moved, Warming
 from models.warmth import Touched
 
-REMEMBERED_CREDITS = 32
-"""Conversions with more credits are computed again when taken back, rather than kept in memory."""
+REMEMBERED_SUMS = 100
+"""What a deal's conversion with more sums comes to is computed again when taken back, rather than kept in memory."""
 _PASSED_ON = KNOWN + TOUCH + DEAL + USAGE + PASSED_ON
 _touch = msgspec.msgpack.Decoder(Touch).decode
 _deal = msgspec.msgpack.Decoder(Deal).decode
@@ -79,6 +81,13 @@ class Booked(NamedTuple):
     conversion: Conversion
     touches: list[Touch]
     credits: list[Credit]
+
+
+class _Earned(NamedTuple):
+    """What a deal's conversion adds to the totals: what its credits come to, and its path of channels."""
+
+    sums: Sums
+    path: Counts
 
 
 class _Arrivals(NamedTuple):
@@ -132,7 +141,7 @@ class Account:
         self.deals: dict[str, Deal] = {}
         self._conversions: dict[str, list[Conversion]] = {}
         self._last_converted: dict[str, int] | None = None
-        self._booked: dict[tuple[str, str, str], list[Credit]] = {}
+        self._booked: dict[tuple[str, str, str], _Earned] = {}
         for part, value in parts.items():
             if part[0] in COMPANY_KINDS:
                 self.company.index(part, value)
@@ -309,7 +318,8 @@ class Account:
         """Add or take back all that the change can touch, as the state now stands."""
         for path in change.leads & self.leads.keys():
             booked = self.lead_credits(path)
-            add_cells(totals.cells, booked.conversion, booked.credits, sign, self._rules)
+            sums = sums_of(booked.conversion, booked.credits)
+            add_cells(totals.cells, booked.conversion, sums, sign, self._rules)
             add_counts(totals.counts, path_of_credits(booked.conversion, booked.credits, self._rules), sign)
             add_counts(totals.counts, lead_counts(booked.conversion.at, self._rules), sign)
         for name, conversions in self._conversions.items():
@@ -333,20 +343,22 @@ class Account:
 
     def _book_deal(self, totals: Totals, name: str, conversion: Conversion, sign: int) -> None:
         if conversion.amount is not None:
-            credits = self._credits(name, conversion, sign)
+            earned = self._earned(name, conversion, sign)
             for booked in booked_as(conversion, self.deals[name], self._rules):
-                add_cells(totals.cells, booked, credits, sign, self._rules)
-            add_counts(totals.counts, path_of_credits(conversion, credits, self._rules), sign)
+                add_cells(totals.cells, booked, earned.sums, sign, self._rules)
+            add_counts(totals.counts, earned.path.items(), sign)
 
-    def _credits(self, name: str, conversion: Conversion, sign: int) -> list[Credit]:
-        """The credits to book; short ones are remembered until they are taken back."""
+    def _earned(self, name: str, conversion: Conversion, sign: int) -> _Earned:
+        """What to book of a conversion; that of few sums is remembered until it is taken back."""
         key = name, conversion.kind, conversion.id
         if sign < 0 and (booked := self._booked.pop(key, None)) is not None:
             return booked
-        credits = self.deal_credits(name, conversion).credits
-        if sign > 0 and len(credits) <= REMEMBERED_CREDITS:
-            self._booked[key] = credits
-        return credits
+        credits, path = self.deal_credits(name, conversion).credits, Counts()
+        add_counts(path, path_of_credits(conversion, credits, self._rules))
+        earned = _Earned(sums_of(conversion, credits), path)
+        if sign > 0 and len(earned.sums) + len(earned.path) <= REMEMBERED_SUMS:
+            self._booked[key] = earned
+        return earned
 
     def _book_state(self, totals: Totals, name: str, sign: int) -> None:
         """The counts of the deal kept as `name`, and what of it waits."""

@@ -87,6 +87,9 @@ class Credit(NamedTuple):
 Cells = dict[Cell, int]
 """Cells with their numbers as one integer (see `vector`): adding cells is adding integers."""
 
+Sums = list[tuple[str, str | None, int]]
+"""What a conversion's credits come to: dimension, value, numbers."""
+
 
 def milestones_of(conversion: str, at: int, lead: int | None, created: int | None, won: int | None) -> Milestones:
     """Which milestones exist for a conversion: none later than itself, none it cannot know."""
@@ -255,26 +258,33 @@ def values_of(credit: Credit) -> tuple[str | None, ...]:
     )
 
 
-def add_cells(cells: Cells, conversion: Conversion, credits: Sequence[Credit], sign: int, rules: Rules) -> None:
-    """Add (`sign` 1) or take back (−1) a conversion's credits in every dimension.
+def sums_of(conversion: Conversion, credits: Sequence[Credit]) -> Sums:
+    """What a conversion's credits come to in every dimension.
 
     Credits of one value are added up; in `participation` a value has the conversion once.
     """
+    once = _participation(conversion)
+    vectors = [credit.numbers - once for credit in credits]
+    whole = once + sum(vectors)
+    added: Sums = []
+    for dimension, column in zip(DIMENSIONS, zip(*map(values_of, credits), strict=True), strict=False):
+        if column.count(column[0]) == len(column):  # as in most dimensions of most conversions
+            added.append((dimension, column[0], whole))
+            continue
+        sums: dict[str | None, int] = {}
+        for value, numbers in zip(column, vectors, strict=True):
+            sums[value] = sums.get(value, once) + numbers
+        added += [(dimension, value, numbers) for value, numbers in sums.items()]
+    return added
+
+
+def add_cells(cells: Cells, conversion: Conversion, sums: Sums, sign: int, rules: Rules) -> None:
+    """Add (`sign` 1) or take back (−1) what a conversion's credits come to."""
     day = day_of(conversion.at, rules.settings.time_zone)
     kind = "won" if conversion.kind == "refund" else conversion.kind
-    once = sign * _participation(conversion)
-    vectors = [sign * credit.numbers - once for credit in credits]
-    whole = once + sum(vectors)
-    for dimension, column in zip(DIMENSIONS, zip(*map(values_of, credits), strict=True), strict=False):
-        sums: dict[str | None, int] = {}
-        if column.count(column[0]) == len(column):  # as in most dimensions of most conversions
-            sums[column[0]] = whole
-        else:
-            for value, numbers in zip(column, vectors, strict=True):
-                sums[value] = sums.get(value, once) + numbers
-        for value, total in sums.items():
-            cell = _cell((kind, dimension, day, value))
-            cells[cell] = cells.get(cell, 0) + total
+    for dimension, value, numbers in sums:
+        cell = _cell((kind, dimension, day, value))
+        cells[cell] = cells.get(cell, 0) + (numbers if sign > 0 else -numbers)
 
 
 def _participation(conversion: Conversion) -> int:

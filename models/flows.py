@@ -13,7 +13,7 @@ that medians and percentiles are exact.
 
 from calendar import monthrange
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -38,12 +38,15 @@ class Happening(NamedTuple):
     numbers: Numbers
 
 
-def counts_of(happening: Happening) -> Iterator[tuple[Count, Numbers]]:
-    """Where a happening is added up."""
+@lru_cache(maxsize=5000)
+def counts_of(happening: Happening) -> Sequence[tuple[Count, Numbers]]:
+    """Where a happening is added up; the same happens to many deals of a day, and is taken back as it was added."""
     table, day, values, numbers = happening
-    yield Count(table, field_of(*values)), numbers
-    yield Count(f"{table}:{day[:_YEAR]}", field_of(day[_YEAR + 1 : _MONTH], *values)), numbers
-    yield Count(f"{table}:{day[:_MONTH]}", field_of(day[_MONTH + 1 :], *values)), numbers
+    return (
+        (Count(table, field_of(*values)), numbers),
+        (Count(f"{table}:{day[:_YEAR]}", field_of(day[_YEAR + 1 : _MONTH], *values)), numbers),
+        (Count(f"{table}:{day[:_MONTH]}", field_of(day[_MONTH + 1 :], *values)), numbers),
+    )
 
 
 def lasted(table: str, day: str, values: Values, days: int) -> Happening:

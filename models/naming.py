@@ -10,10 +10,13 @@ nothing less than the instants and ids themselves: who has millions of deals sav
 putting their stages in order.
 """
 
-from models.counts import Count, Counted, field_of
+from collections.abc import Sequence
+from functools import lru_cache
+
+from models.counts import Count, Counted, Numbers, field_of
 from models.deals import Deal, pipeline_of
 from models.rules import Rules
-from models.times import DAY, to_text
+from models.times import DAY, day_of
 
 NAMED = "named"
 
@@ -28,11 +31,18 @@ def naming_counts(deal: Deal, rules: Rules) -> Counted:
             first.setdefault(stage, (at, fact))
     pipeline = pipeline_of(deal)
     for stage, (at, fact) in first.items():
-        day = to_text(at - at % DAY)[:10]
-        yield Count(NAMED, field_of(pipeline, stage, day[:7])), (1,)
-        yield Count(f"{NAMED}:{day[:7]}", field_of(pipeline, stage, day)), (1,)
+        day = day_of(at, "UTC")
+        yield from _named_on(pipeline, stage, day)
         if stage not in placed:
             yield Count(table_within(day, pipeline, stage), f"{at % DAY}:{fact}"), (1,)
+
+
+@lru_cache(maxsize=5000)
+def _named_on(pipeline: str, stage: str, day: str) -> Sequence[tuple[Count, Numbers]]:
+    return (
+        (Count(NAMED, field_of(pipeline, stage, day[:7])), (1,)),
+        (Count(f"{NAMED}:{day[:7]}", field_of(pipeline, stage, day)), (1,)),
+    )
 
 
 def table_within(day: str, pipeline: str, stage: str) -> str:

@@ -29,6 +29,7 @@ from models.conversions import (
     last_converted,
     milestones_of,
     path_of_credits,
+    sums_of,
     without_zeros,
 )
 from models.counts import SHARED, Count, Counts, Numbers, add_counts, table_of, without_zero_counts
@@ -692,7 +693,7 @@ def _book_leads(books: Books, filing: _Filing, people: _People, accounts: _Accou
         roles = [accounts.people_roles[person]] * len(touches)
         credits = credits_of(conversion, at, touches, milestones, rules, roles)
         cells, counts = filing.of(accounts.of_person[person])
-        add_cells(cells, conversion, credits, 1, rules)
+        add_cells(cells, conversion, sums_of(conversion, credits), 1, rules)
         add_counts(counts, path_of_credits(conversion, credits, rules))
         add_counts(counts, lead_counts(at, rules))
         books.leads[person] = Known(at, accounts.of_person[person], credits)
@@ -800,7 +801,7 @@ def _book_deal(
             credits = _deal_credits(deal, conversion, journey, around.lead, roles, rules)
             add_counts(counts, path_of_credits(conversion, credits, rules))
             for kind in booked_as(conversion, deal, rules):
-                add_cells(cells, kind, credits, 1, rules)
+                add_cells(cells, kind, sums_of(kind, credits), 1, rules)
             booked[f"{conversion.kind}:{conversion.id}"] = credits
     books.waiting.update(waiting_of(deal, conversions, rules))
     add_counts(counts, deal_counts(deal, conversions, around, rules))
