@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal, overload
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -24,6 +24,7 @@ from models.facts import (
     ContactChange,
     DealChange,
     Fact,
+    Hit,
     IsBot,
     ProductUsage,
     Refund,
@@ -39,6 +40,12 @@ from models.settings import Settings
 from models.times import DAY, parse_instant, to_text
 
 
+@overload
+def decode(
+    topic: Literal["page-views"], value: bytes | None, recorded_at: int, settings: Settings, is_bot: IsBot = ...
+) -> Hit: ...
+@overload
+def decode(topic: str, value: bytes | None, recorded_at: int, settings: Settings, is_bot: IsBot = ...) -> Fact: ...
 def decode(
     topic: str, value: bytes | None, recorded_at: int, settings: Settings, is_bot: IsBot = lambda agent: False
 ) -> Fact:
@@ -52,23 +59,21 @@ def decode(
         size = 0 if value is None else len(value)
         raise BadInput(topic, f"a JSON object of at most {settings.max_fact_bytes} bytes", f"{size} bytes")
     try:
-        raw = _DECODERS[topic].decode(value)
+        raw = _DECODERS[topic](value)
     except RecursionError:
         raise BadInput(topic, "JSON nested less deeply", value[:80].decode(errors="replace")) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message, _, path = str(error).partition(" - at `$")
         raise BadInput(topic + path.strip("`"), message, value[:200].decode(errors="replace")) from None
-    if type(raw) is Segment and raw.bot is None and raw.context and raw.context.userAgent:
-        raw.bot = is_bot(raw.context.userAgent)
-    return _READERS[topic](raw, value, _instant(raw, topic, recorded_at), settings)
-
-
-def _instant(raw: Any, topic: str, recorded_at: int) -> int:
+    if type(raw) is Segment and raw.bot is None:
+        context = raw.context
+        if context is not None and context.userAgent:
+            raw.bot = is_bot(context.userAgent)
     at = parse_instant(raw.timestamp, topic, "timestamp")
     latest = recorded_at if raw.receivedAt is None else parse_instant(raw.receivedAt, topic, "receivedAt")
     if at > latest + DAY:
         raise BadInput(f"{topic}.timestamp", f"an instant up to 24 h after {to_text(latest)}", raw.timestamp)
-    return at
+    return _READERS[topic](raw, value, at, settings)
 
 
 def _clean(text: str | None) -> str | None:
@@ -287,16 +292,16 @@ def _read_usage(raw: RawUsage, value: bytes, at: int, settings: Settings) -> Pro
     return ProductUsage(at, raw.messageId, value, person, event, raw.count or 1, account)
 
 
-_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
-    PAGE_VIEWS: msgspec.json.Decoder(Segment),
-    FORM_FILLS: msgspec.json.Decoder(Segment),
-    IDENTITIES: msgspec.json.Decoder(Segment),
-    TOUCHES: msgspec.json.Decoder(RawTouch),
-    CONTACT_CHANGES: msgspec.json.Decoder(RawContact),
-    ACCOUNT_CHANGES: msgspec.json.Decoder(RawAccount),
-    DEAL_CHANGES: msgspec.json.Decoder(RawDeal),
-    BILLING: msgspec.json.Decoder(RawBilling),
-    PRODUCT_USAGE: msgspec.json.Decoder(RawUsage),
+_DECODERS: dict[str, Callable[[bytes], Any]] = {
+    PAGE_VIEWS: msgspec.json.Decoder(Segment).decode,
+    FORM_FILLS: msgspec.json.Decoder(Segment).decode,
+    IDENTITIES: msgspec.json.Decoder(Segment).decode,
+    TOUCHES: msgspec.json.Decoder(RawTouch).decode,
+    CONTACT_CHANGES: msgspec.json.Decoder(RawContact).decode,
+    ACCOUNT_CHANGES: msgspec.json.Decoder(RawAccount).decode,
+    DEAL_CHANGES: msgspec.json.Decoder(RawDeal).decode,
+    BILLING: msgspec.json.Decoder(RawBilling).decode,
+    PRODUCT_USAGE: msgspec.json.Decoder(RawUsage).decode,
 }
 _READERS: dict[str, Callable[[Any, bytes, int, Settings], Fact]] = {
     PAGE_VIEWS: read_hit,

@@ -6,11 +6,11 @@ others have formats of our own (models.decoding, whose `decode` is the one way i
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-PAGE_VIEWS = "page-views"
+PAGE_VIEWS: Final = "page-views"
 FORM_FILLS = "form-fills"
 IDENTITIES = "identities"
 TOUCHES = "touches"

@@ -226,7 +226,7 @@ def _read_views(partition: int, polled: Iterable[Polled], rules: Rules) -> tuple
     settings, is_bot = rules.settings, rules.is_bot
     for record in polled:
         try:
-            fact = cast(ViewFact, decode(PAGE_VIEWS, record.value, record.timestamp * 1000, settings, is_bot))
+            fact = decode(PAGE_VIEWS, record.value, record.timestamp * 1000, settings, is_bot)
         except BadInput as error:
             refusals.append(Refusal(record_of(PAGE_VIEWS, partition, record), error))
             continue

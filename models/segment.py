@@ -48,11 +48,11 @@ def _utm(raw: Segment) -> Utm | None:
 
 def _page(raw: Segment) -> tuple[str, str]:
     """URL (with its search) and referrer: the properties' before the context's."""
+    context = raw.context
     properties = raw.properties or _NO_PROPERTIES
-    page = (raw.context.page if raw.context else None) or _NO_PAGE
+    page = (context.page if context else None) or _NO_PAGE
     url = properties.url or page.url or properties.path or page.path or ""
-    search = properties.search or page.search
-    if search and "?" not in url:
+    if (search := properties.search or page.search) and "?" not in url:
         url = f"{url}?{search.lstrip('?')}"
     return url, properties.referrer or page.referrer or ""
 
@@ -70,7 +70,7 @@ def read_hit(raw: Segment, value: bytes, at: int, settings: Settings) -> Hit:
     visitor = anonymous.strip() if type(anonymous) is str else ""  # nine facts in ten: no call for them
     url, referrer = _page(raw)
     visitor = visitor or _visitor(raw, person, PAGE_VIEWS)
-    return Hit(at, raw.messageId, visitor, person, url, referrer, _utm(raw), bool(raw.bot))
+    return Hit(at, raw.messageId, visitor, person, url, referrer, _utm(raw), raw.bot is True)
 
 
 def read_form_fill(raw: Segment, value: bytes, at: int, settings: Settings) -> FormFill:

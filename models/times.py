@@ -22,7 +22,9 @@ def parse_instant(text: str, topic: str, field: str = "") -> int:
     Raises BadInput, naming the topic's field, when the text is no instant.
     """
     try:
-        return to_micros(datetime.fromisoformat(text.strip().replace("z", "Z")))
+        moment = datetime.fromisoformat(text.strip().replace("z", "Z"))
+        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+        return since.days * DAY + since.seconds * SECOND + since.microseconds
     except (ValueError, OverflowError, AttributeError):
         where = f"{topic}.{field}" if field else topic
         raise BadInput(where, "an ISO 8601 instant such as 2026-04-03T12:00:00Z", text) from None

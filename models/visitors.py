@@ -263,36 +263,37 @@ class Visitor:
         if self.fills or self.verdicts or self._storms or self._aside.hits or self._is_cut_short():
             return facts
         arrive, ids, gap, longest = self._site.arrive, self._ids, self._site.rules.gap, self._site.rules.longest
-        session = self.sessions[-1] if self.sessions else None
-        newest = session.hits[-1].at if session else NEVER
+        session = self.sessions[-1] if self.sessions else Session([])
+        hits = session.hits
+        newest = hits[-1].at if hits else NEVER
         marks = self.marks()
         reports, named_until = bool(self.told or marks), marks[-1].at if marks else NEVER
         others = []
         for fact in facts:
-            at = fact.at
+            at, person = fact.at, fact.person
             if at <= newest or fact.id in ids or fact.is_listed:
                 others.append(fact)
                 continue
-            if session is None or at - newest >= gap:
-                session = None
-            elif at - session.hits[0].at >= longest or self._would_storm(session, at):
+            if at - newest >= gap:
+                session = Session([])
+                hits = session.hits
+            elif at - hits[0].at >= longest or (len(hits) >= STORM_HITS and at - hits[-STORM_HITS].at < STORM_SPAN):
                 others.append(fact)
                 continue
             origin, path = arrive(fact.url, fact.referrer, fact.utm)
-            if origin is not None or fact.person is not None:
+            if origin is not None or person is not None:
                 self._remember_path()
-            if session is None:
-                session = Session([])
+                session.arrived = None
+            if not hits:
                 self.sessions.append(session)
-            hit = _hit((at, fact.id, origin, path, fact.person, False))
-            session.hits.append(hit)
-            session.arrived = None
+            hit = _hit((at, fact.id, origin, path, person, False))
+            hits.append(hit)
             self._changed[id(session)] = session
             ids[fact.id] = newest = at
             if reports and not session.retouched:
                 session.retouched = origin is not None or named_until >= at or self._is_hot(path)
-            if fact.person is not None:
-                self._mark_hit(session, hit, fact.person)
+            if person is not None:
+                self._mark_hit(session, hit, person)
                 reports, named_until = True, max(named_until, at)
         return others
 
@@ -301,12 +302,6 @@ class Visitor:
         if len(self.sessions) < 2:
             return False
         return self.sessions[-1].hits[0].at - self.sessions[-2].hits[-1].at < self._site.rules.gap
-
-    @staticmethod
-    def _would_storm(session: Session, at: int) -> bool:
-        """Would a hit at `at`, after all others of its session, complete a storm?"""
-        hits = session.hits
-        return len(hits) >= STORM_HITS and at - hits[-STORM_HITS].at < STORM_SPAN
 
     def _meet(self, hit: Hit) -> Conflict | None:
         """Of the hit and one known with its id, keep the smaller."""
