@@ -56,8 +56,9 @@ def pack_hits(hits: Sequence[Hit]) -> bytes:
     """Hits, oldest first, as bytes."""
     at, ids, origins, paths, persons, is_listed = zip(*hits, strict=True)
     columns = [at[0], list(map(sub, at[1:], at)), _pack_ids(ids), paths, origins if any(origins) else ()]
-    if any(persons) or any(is_listed):
-        columns += [persons if any(persons) else (), is_listed if any(is_listed) else ()]
+    has_persons, has_listed = any(persons), any(is_listed)
+    if has_persons or has_listed:
+        columns += [persons if has_persons else (), is_listed if has_listed else ()]
     return pack(columns)
 
 

@@ -8,7 +8,7 @@
 network, no randomness.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -114,17 +114,17 @@ class Refusal(NamedTuple):
     error: BadInput
 
 
-class Views(NamedTuple):
-    """The page views of one visitor in a batch of a partition, in the order they came, and their records."""
+@dataclass(slots=True)
+class Views:
+    """The page views of one visitor in a batch of a partition, in the order they came, and their records.
+
+    `recorded_at` is when Kafka recorded the latest of them.
+    """
 
     partition: int
-    facts: list[ViewFact]
-    records: list[Polled]
-
-    @property
-    def recorded_at(self) -> int:
-        """When Kafka recorded the latest of them."""
-        return max([record.timestamp for record in self.records]) * 1000
+    recorded_at: int
+    facts: list[ViewFact] = field(default_factory=list)
+    records: list[Polled] = field(default_factory=list)
 
 
 class Item(NamedTuple):
@@ -225,14 +225,17 @@ def _read_views(partition: int, polled: Iterable[Polled], rules: Rules) -> tuple
     refusals = []
     settings, is_bot = rules.settings, rules.is_bot
     for record in polled:
+        recorded_at = record.timestamp * 1000
         try:
-            fact = decode(PAGE_VIEWS, record.value, record.timestamp * 1000, settings, is_bot)
+            fact = decode(PAGE_VIEWS, record.value, recorded_at, settings, is_bot)
         except BadInput as error:
             refusals.append(Refusal(record_of(PAGE_VIEWS, partition, record), error))
             continue
         mine = views.get(fact.visitor)
         if mine is None:
-            mine = views[fact.visitor] = Views(partition, [], [])
+            mine = views[fact.visitor] = Views(partition, recorded_at)
+        elif recorded_at > mine.recorded_at:
+            mine.recorded_at = recorded_at
         mine.facts.append(fact)
         mine.records.append(record)
     return [Item(f"visitor:{name}", PAGE_VIEWS, each, None) for name, each in views.items()], refusals
@@ -279,7 +282,7 @@ def step(items: Sequence[Item], entities: dict[str, AnyEntity], partitions: int 
         if isinstance(entity, Account):
             entity.hear(item.recorded_at)
         if isinstance(item.content, Views):
-            batch.refusals.extend(_take_views(cast(Visitor, entity), item.content))
+            _take_views(cast(Visitor, entity), item.content, batch.refusals)
         elif item.topic:
             conflict = entity.apply(item.topic, cast(Any, item.content))
             if conflict and item.record:
@@ -325,10 +328,11 @@ def _ids_in(content: Fact | Message | Views) -> list[str]:
     return []
 
 
-def _take_views(visitor: Visitor, views: Views) -> Iterator[Refusal]:
+def _take_views(visitor: Visitor, views: Views, refusals: list[Refusal]) -> None:
+    """Apply the page views of a visitor; those in conflict are added to what is refused."""
     for fact, conflict in visitor.apply_views(views.facts):
         record = next(record for each, record in zip(views.facts, views.records, strict=True) if each is fact)
-        yield Refusal(record_of(PAGE_VIEWS, views.partition, record), refusal_of(conflict))
+        refusals.append(Refusal(record_of(PAGE_VIEWS, views.partition, record), refusal_of(conflict)))
 
 
 def _recorded(items: Sequence[Item], names: Collection[str]) -> dict[str, int]:

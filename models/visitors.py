@@ -96,10 +96,11 @@ _NOTHING = Told(None, (), {})
 class Session:
     """Hits with no gap between them, in order; `name` is the part it is kept in.
 
-    `told` is what was last reported of it; `retouched` says that its touches may differ since.
+    `told` is what was last reported of it; `retouched` says that its touches may differ since,
+    `names_people` that any of its hits carried a user id.
     """
 
-    __slots__ = ("arrived", "hits", "persons", "retouched", "stored", "told")
+    __slots__ = ("arrived", "hits", "names_people", "retouched", "stored", "told")
 
     def __init__(self, hits: list[Hit], stored: str | None = None) -> None:
         self.hits = hits
@@ -107,7 +108,7 @@ class Session:
         self.retouched = stored is None
         self.arrived: list[Arrived] | None = None
         self.told = _NOTHING
-        self.persons = {hit.person for hit in hits if hit.person}
+        self.names_people = any([hit.person for hit in hits])
 
     @property
     def name(self) -> str:
@@ -181,7 +182,10 @@ class Visitor:
     @property
     def _identified(self) -> bool:
         return bool(
-            self.identifications or self.fills or self.alias_marks or any(session.persons for session in self.sessions)
+            self.identifications
+            or self.fills
+            or self.alias_marks
+            or any(session.names_people for session in self.sessions)
         )
 
     # --- facts in -------------------------------------------------------------------
@@ -426,7 +430,7 @@ class Visitor:
     def _mark_hit(self, session: Session, hit: Hit, person: str) -> None:
         """A hit in order that names its person changes owners only if the person is new."""
         marks = self._marks
-        session.persons.add(person)
+        session.names_people = True
         is_plain = not self._all_stale and not self.unlinks
         if is_plain and marks and marks[-1].person == person and marks[-1].at <= hit.at:
             marks.append(Mark(hit.at, hit.id, person))
@@ -456,7 +460,7 @@ class Visitor:
         for session in old:
             self._changed.pop(id(session), None)
         self._changed.update((id(session), session) for session in fresh)
-        if self.fills or any(session.persons for session in fresh):
+        if self.fills or any(session.names_people for session in fresh):
             self._restate()
         elif self._marked:
             self._retouch(begin - 1)
@@ -533,7 +537,7 @@ class Visitor:
                     yield Mark(message.at, message.id, message.person)
         yield from self.alias_marks.values()
         for session in self.sessions:
-            if session.persons:
+            if session.names_people:
                 yield from (
                     Mark(hit.at, hit.id, hit.person) for hit in session.hits if hit.person and hit.id not in withdrawn
                 )
@@ -602,8 +606,9 @@ class Visitor:
                 break
             if session.arrived is None:
                 session.arrived = arrived(session.hits, self._site.rules)
-            begins = max(begins, self._path_begins(session.arrived))
-            found[:0] = session.arrived
+            if session.arrived:
+                begins = max(begins, self._path_begins(session.arrived))
+                found[:0] = session.arrived
         if self.fills:
             found.sort()
         return [each.channel for each in found if each.at >= begins]
@@ -658,12 +663,16 @@ class Visitor:
         return Outcome(changes, messages, (*crowds, *self._path_changes()))
 
     def _stored_changes(self) -> Changes:
-        changes: Changes = {session.stored: None for session in self._gone if session.stored}
+        changes = self._dirty
+        for session in self._gone:
+            if session.stored:
+                changes[session.stored] = None
         for session in self._changed.values():
             if session.stored is None:
                 session.stored = session.name
             changes[session.stored] = pack_hits(session.hits)
-        return {**changes, **self._dirty, **self._aside.changes()}
+        changes.update(self._aside.changes())
+        return changes
 
     def _touch_changes(self) -> tuple[Contents, Contents]:
         """The touches of the sessions that may have changed: as reported, and as they are."""
@@ -710,8 +719,8 @@ class Visitor:
     ) -> dict[int, tuple[int, ...]]:
         """When each person was first named in the visits of these sessions, by id()."""
         gap = self._site.rules.gap
-        begin = bisect_left(times, min(session.hits[0].at for session in sessions) - gap)
-        end = bisect_right(times, max(session.hits[-1].at for session in sessions) + gap)
+        begin = bisect_left(times, min([session.hits[0].at for session in sessions]) - gap)
+        end = bisect_right(times, max([session.hits[-1].at for session in sessions]) + gap)
         first: dict[int, dict[str, int]] = {}
         for mark in marks[begin:end]:
             first.setdefault(id(self.visit_at(mark.at)), {}).setdefault(mark.person, mark.at)
@@ -756,7 +765,11 @@ class Visitor:
         first: dict[str, int] = {}
         named = [(message.at, name) for message in self._messages() for name in message.names]
         named += [
-            (hit.at, hit.person) for session in self.sessions if session.persons for hit in session.hits if hit.person
+            (hit.at, hit.person)
+            for session in self.sessions
+            if session.names_people
+            for hit in session.hits
+            if hit.person
         ]
         for at, name in sorted(named):
             first.setdefault(name, at)
