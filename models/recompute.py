@@ -483,10 +483,10 @@ def _form_touch(fill: FormFill, visitor: _Visitor, arrive: Arrive, rules: Rules)
     named = fill.identification
     make = partial(site_touch, named.at, named.id, FORM_FILL, visitor=visitor.name, rules=rules)
     order = (named.at, named.id)
-    before = [session for session in visitor.sessions if session[0][:2] <= order]
-    if before and named.at - max(hit for hit in before[-1] if hit[:2] <= order).at < rules.gap:
-        opened, origin = current_source(before[-1], order)
-        return make(origin, opened.path)
+    before = [session for session in visitor.sessions if session[0].order <= order]
+    if before and named.at - max(hit for hit in before[-1] if hit.order <= order).at < rules.gap:
+        source = current_source(before[-1], order)
+        return make(source.origin, source.hit.path)
     arrival = arrive(fill.url, fill.referrer, fill.utm)
     return make(arrival.origin or DIRECT, arrival.path)
 

@@ -5,6 +5,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from models.channels import Origin
 from models.facts import Utm
 from models.hits import Hit
@@ -24,7 +26,7 @@ class Arrival(NamedTuple):
     path: str
 
 
-class Opened(NamedTuple):
+class Opened(msgspec.Struct, frozen=True, gc=False):
     """A source that a session took up: its opening hit and what it came with."""
 
     hit: Hit
@@ -151,13 +153,18 @@ def sources_of(session: Sequence[Hit]) -> Sources:
 def web_touches(session: Sequence[Hit], visitor: str, rules: Rules) -> list[Touch]:
     """A session's touches, oldest first: one for each source, else one that is direct."""
     return [
-        site_touch(hit.at, hit.id, WEB_SESSION, origin, hit.path, visitor, rules, hot=_saw_hot(seen, rules))
-        for (hit, origin), seen in seen_under(session)
-        if origin is not DIRECT or rules.settings.direct_touches
+        _web_touch(opened, visitor, rules, _saw_hot(seen, rules))
+        for opened, seen in seen_under(session)
+        if opened.origin is not DIRECT or rules.settings.direct_touches
     ]
 
 
-class Arrived(NamedTuple):
+def _web_touch(opened: Opened, visitor: str, rules: Rules, hot: bool) -> Touch:
+    hit = opened.hit
+    return site_touch(hit.at, hit.id, WEB_SESSION, opened.origin, hit.path, visitor, rules, hot)
+
+
+class Arrived(msgspec.Struct, frozen=True, order=True, gc=False):
     """A touch of a visitor whom nobody knows, as paths see it; sorts as touches do."""
 
     at: int
@@ -198,5 +205,5 @@ def seen_under(session: Sequence[Hit]) -> list[tuple[Opened, list[Hit]]]:
 
 def current_source(session: Sequence[Hit], order: tuple[int, str]) -> Opened:
     """The source current at the (time, id) of a fact, the session's direct arrival where there is none."""
-    upto = [hit for hit in session if hit[:2] <= order]
+    upto = [hit for hit in session if hit.order <= order]
     return sources_of(upto).current or Opened(session[0], DIRECT)

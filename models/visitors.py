@@ -6,7 +6,6 @@ costs a new hit nothing; what is reported is always a function of all facts know
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -51,7 +50,7 @@ _ID, _FILL, _UNLINK, _SESSION = "i", "F", "x", "s"
 _KIND_OF = {Identification: _ID, Unlink: _UNLINK, Verdict: VERDICT}
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, frozen=True, order=True, gc=False):
     """The visitor was identified as `person` at `at` by the message `id`."""
 
     at: int
@@ -78,11 +77,9 @@ _unpack_verdict = msgspec.msgpack.Decoder(Verdict).decode
 _unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
 _unpack_pair = msgspec.msgpack.Decoder(tuple[str, str]).decode
 _at: Callable[[HitFact], int] = attrgetter("at")
-_hit: Callable[[tuple[int, str, Origin | None, str, str | None, bool]], Hit] = partial(tuple.__new__, Hit)
-"""Hit(…) by half its cost: made once a page view."""
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True, gc=False):
     """A session's touches, packed, by part name; whose it is, and when people became known in its visit."""
 
     owner: str | None
@@ -251,7 +248,7 @@ class Visitor:
         conflicts = []
         for fact in self._append_views(sorted(facts, key=_at)):
             origin, path = self._site.arrive(fact.url, fact.referrer, fact.utm)
-            hit = _hit((fact.at, fact.id, origin, path, fact.person, fact.is_listed))
+            hit = Hit(fact.at, fact.id, origin, path, fact.person, fact.is_listed)
             if fact.id not in self._ids and fact.id not in self._aside.hits:
                 self._take(hit)
             elif conflict := self._meet(hit):
@@ -290,7 +287,7 @@ class Visitor:
                 session.arrived = None
             if not hits:
                 self.sessions.append(session)
-            hit = _hit((at, fact.id, origin, path, person, False))
+            hit = Hit(at, fact.id, origin, path, person)
             hits.append(hit)
             self._changed[id(session)] = session
             ids[fact.id] = newest = at
@@ -403,7 +400,7 @@ class Visitor:
         if self.fills and any(fill.identification.at >= at for fill in self.fills.values()):
             self._restate()  # a form filled in later may have been filled in under its source
         last = self.sessions[-1] if self.sessions else None
-        if last is None or at > last.hits[-1].at or hit[:2] > last.hits[-1][:2]:
+        if last is None or at > last.hits[-1].at or hit.order > last.hits[-1].order:
             self._append(last, hit)
         else:
             self._recut(at, adding=hit)
@@ -788,12 +785,12 @@ class Visitor:
         """The form fill as a touch, under the source that was current on the site."""
         named = fill.identification
         order = (named.at, named.id)
-        number = bisect_right(self.sessions, order, key=lambda session: session.hits[0][:2]) - 1
+        number = bisect_right(self.sessions, order, key=lambda session: session.hits[0].order) - 1
         hits: Sequence[Hit] = self.sessions[number].hits if number >= 0 else ()
-        before = [hit.at for hit in hits if hit[:2] <= order]
+        before = [hit.at for hit in hits if hit.order <= order]
         if before and named.at - before[-1] < self._site.rules.gap:
-            opened, origin = current_source(hits, order)
-            return self._site_touch(fill, origin, opened.path)
+            source = current_source(hits, order)
+            return self._site_touch(fill, source.origin, source.hit.path)
         arrival = self._site.arrive(fill.url, fill.referrer, fill.utm)
         return self._site_touch(fill, arrival.origin or DIRECT, arrival.path)
 
