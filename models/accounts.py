@@ -230,8 +230,10 @@ class Account:
         return None if lead is None else self.leads[lead]
 
     def _lead_path(self, path: str) -> str | None:
-        lengths = range(8, len(path) + 1, 8)
-        return next((path[:length] for length in lengths if path[:length] in self.leads), None)
+        for length in range(8, len(path) + 1, 8):
+            if path[:length] in self.leads:
+                return path[:length]
+        return None
 
     def _person_touches(self, lead_path: str) -> list[Touch]:
         paths = sorted(path for path in self.journey.by_path if path.startswith(lead_path))
@@ -641,11 +643,14 @@ class Account:
     def _added(self, arrivals: _Arrivals) -> Iterator[tuple[Touch, str, str]]:
         for path, _, touch in arrivals.touches:
             if touch is not None:
-                yield touch, self.person_of(path) or "", self.name
+                lead = self._lead_path(path)
+                yield touch, "" if lead is None else self.leads[lead].person, self.name
 
     def _pass_on(self, applied: Changes) -> Iterator[Message]:
         """Hand everything to the account this one was merged into, or take it back from there."""
         parent, about = self._target(), self._said_above()
+        if not parent and not self._parent:  # as most accounts
+            return
         held_anew = {**self._dirty, **applied}
         passed: Changes = {name: value for name, value in held_anew.items() if name[0] in _PASSED_ON}
         said = difference(self._about, about)
@@ -665,8 +670,9 @@ class Account:
     def _tell(self) -> Iterator[Message]:
         """What domains, customers and the parent company are told."""
         contents = self._contents()
-        yield from reports(self._told, contents, self.tag)
-        self._told = contents
+        if contents != self._told:
+            yield from reports(self._told, contents, self.tag)
+            self._told = contents
 
     def _contents(self) -> Contents:
         return self.company.contents(is_merged=bool(self._target()))

@@ -38,6 +38,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from models import lanes
 from models.conversions import (
     Cell,
+    Cells,
     by_month,
     is_of_month,
     numbers_of,
@@ -45,6 +46,7 @@ from models.conversions import (
     pack_vector,
     unpack_numbers,
     unpack_vector,
+    without_zeros,
 )
 from models.counts import Count, Counts, Numbers, plus
 from models.errors import Fenced
@@ -508,9 +510,7 @@ class Tables:
     async def put_totals(self, totals: Totals) -> None:
         """Put down the totals as they are after this change."""
         change = totals.without_zeros()
-        changed = {**change.cells, **by_month(change.cells)}
-        cells = await self._load_cells(changed)
-        self._put_cells({cell: cells[cell] + numbers for cell, numbers in changed.items() if numbers})
+        await self._put_cells(without_zeros({**change.cells, **by_month(change.cells)}))
         await self._put_counts(change.counts)
         for (entry, account), reason in change.waiting.items():
             self._put_field(self._key("waiting"), f"{entry}\0{account}", reason)
@@ -544,36 +544,43 @@ class Tables:
             self._command("LPUSH", self._key("alerts"), *alerts[-NEWEST_ALERTS:])
             self._command("LTRIM", self._key("alerts"), 0, NEWEST_ALERTS - 1)
 
-    def _put_cells(self, cells: Mapping[Cell, int]) -> None:
-        kept: dict[str, list[Any]] = {}
-        gone: dict[str, list[Any]] = {}
-        for cell, numbers in cells.items():
-            self._cells.put(cell, numbers)
-            name = cell_key(self.lane, self.partition, cell)
-            if numbers:
-                kept.setdefault(name, []).extend((cell_field(cell), pack_vector(numbers)))
+    async def _put_cells(self, change: Cells) -> None:
+        have = await self._load_cells(change)
+        hashes: dict[tuple[str, str, bool], tuple[Cell, list[Any], list[Any]]] = {}
+        for cell, numbers in change.items():
+            now = have[cell] + numbers
+            self._cells.put(cell, now)
+            place = cell.conversion, cell.dimension, is_of_month(cell)
+            if place not in hashes:
+                hashes[place] = cell, [], []
+            _, kept, gone = hashes[place]
+            if now:
+                kept += (cell_field(cell), pack_vector(now))
             else:
-                gone.setdefault(name, []).append(cell_field(cell))
-        for name, fields in kept.items():
-            self._chunked("HSET", name, fields)
-        for name, fields in gone.items():
-            self._chunked("HDEL", name, fields)
+                gone.append(cell_field(cell))
+        for cell, kept, gone in hashes.values():
+            name = cell_key(self.lane, self.partition, cell)
+            self._chunked("HSET", name, kept)
+            self._chunked("HDEL", name, gone)
 
     async def _put_counts(self, change: Counts) -> None:
         have = await self._load_counts(change)
-        kept: dict[str, list[Any]] = {}
-        gone: dict[str, list[Any]] = {}
+        tables: dict[str, tuple[list[Any], list[Any]]] = {}
         for count, numbers in change.items():
-            now = plus(have.get(count) or (0,) * len(numbers), numbers)
+            before = have.get(count)
+            now = plus(before, numbers) if before else numbers
             self._counts.put(count, now)
+            if count.table not in tables:
+                tables[count.table] = [], []
+            kept, gone = tables[count.table]
             if any(now):
-                kept.setdefault(count.table, []).extend((count.field, pack_numbers(now)))
+                kept += (count.field, pack_numbers(now))
             else:
-                gone.setdefault(count.table, []).append(count.field)
-        for table, fields in kept.items():
-            self._chunked("HSET", self._key("counts", table), fields)
-        for table, fields in gone.items():
-            self._chunked("HDEL", self._key("counts", table), fields)
+                gone.append(count.field)
+        for table, (kept, gone) in tables.items():
+            name = self._key("counts", table)
+            self._chunked("HSET", name, kept)
+            self._chunked("HDEL", name, gone)
 
     def _put_newest(self, totals: Totals) -> None:
         lines = [
