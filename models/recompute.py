@@ -83,10 +83,11 @@ from models.pipeline import PIPELINE, Surroundings, deal_counts, first_channel, 
 from models.profiles import NOBODY, Profile, profile_of, stated
 from models.reports import pack
 from models.rules import Rules
-from models.sessions import DIRECT, Arrive, Arrived, arrivals, arrived, current_source, cut, opens_session, web_touches
+from models.sessions import DIRECT, Arrive, arrivals, arrived, current_source, cut, opens_session, web_touches
 from models.times import day_of
 from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
 from models.usage import USES, milestone_kind, milestone_touch
+from models.visits import Arrived
 from models.warmth import Touched, history_of
 
 _NO_LIMIT = 2**62

@@ -5,14 +5,13 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-import msgspec
-
 from models.channels import Origin
 from models.facts import Utm
 from models.hits import Hit
 from models.identity import host_of
 from models.rules import Rules
 from models.touches import WEB_SESSION, Touch, site_touch
+from models.visits import Arrived, Opened
 
 _UTM_NAMES = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 CLICK_IDS = ("gclid", "gbraid", "wbraid", "msclkid", "fbclid", "li_fat_id", "ttclid")
@@ -24,13 +23,6 @@ class Arrival(NamedTuple):
 
     origin: Origin | None
     path: str
-
-
-class Opened(msgspec.Struct, frozen=True, gc=False):
-    """A source that a session took up: its opening hit and what it came with."""
-
-    hit: Hit
-    origin: Origin
 
 
 Arrive = Callable[[str, str, Utm | None], Arrival]
@@ -162,15 +154,6 @@ def web_touches(session: Sequence[Hit], visitor: str, rules: Rules) -> list[Touc
 def _web_touch(opened: Opened, visitor: str, rules: Rules, hot: bool) -> Touch:
     hit = opened.hit
     return site_touch(hit.at, hit.id, WEB_SESSION, opened.origin, hit.path, visitor, rules, hot)
-
-
-class Arrived(msgspec.Struct, frozen=True, order=True, gc=False):
-    """A touch of a visitor whom nobody knows, as paths see it; sorts as touches do."""
-
-    at: int
-    id: str
-    kind: str
-    channel: str
 
 
 def arrived(session: Sequence[Hit], rules: Rules) -> list[Arrived]:

@@ -5,7 +5,7 @@ costs a new hit nothing; what is reported is always a function of all facts know
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -41,21 +41,14 @@ from models.reports import (
     under,
 )
 from models.rules import Rules
-from models.sessions import DIRECT, Arrive, Arrived, arrivals, arrived, current_source, cut, opens_session, web_touches
+from models.sessions import DIRECT, Arrive, arrivals, arrived, current_source, cut, opens_session, web_touches
 from models.touches import FORM_FILL, Touch, site_touch
+from models.visits import Arrived, Mark, Told
 
 NEVER = -(2**62)
 """Earlier than any instant."""
 _ID, _FILL, _UNLINK, _SESSION = "i", "F", "x", "s"
 _KIND_OF = {Identification: _ID, Unlink: _UNLINK, Verdict: VERDICT}
-
-
-class Mark(msgspec.Struct, frozen=True, order=True, gc=False):
-    """The visitor was identified as `person` at `at` by the message `id`."""
-
-    at: int
-    id: str
-    person: str
 
 
 class Site(NamedTuple):
@@ -77,14 +70,6 @@ _unpack_verdict = msgspec.msgpack.Decoder(Verdict).decode
 _unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
 _unpack_pair = msgspec.msgpack.Decoder(tuple[str, str]).decode
 _at: Callable[[HitFact], int] = attrgetter("at")
-
-
-class Told(msgspec.Struct, frozen=True, gc=False):
-    """A session's touches, packed, by part name; whose it is, and when people became known in its visit."""
-
-    owner: str | None
-    known: tuple[int, ...]
-    touches: Mapping[str, bytes]
 
 
 _NOTHING = Told(None, (), {})
