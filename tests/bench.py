@@ -1,8 +1,9 @@
 """`make bench`: how fast, how small, how soon. Prints a table and writes BENCH.md.
 
-    python -m tests.bench [--facts N] [--only NAME]… [--output FILE]
+    python -m tests.bench [--facts N] [--only NAME]… [--output FILE] [--plain]
 
-Kafka and Redis run beside the worker on this machine, in a temporary folder, and all end
+It measures what production installs (tests/compiled.py), where there is a C compiler and not
+--plain. Kafka and Redis run beside the worker on this machine, in a temporary folder, and all end
 with the bench. With --only nothing is written, unless --output says where.
 """
 
@@ -23,7 +24,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from tests import bench_accounts, bench_alerts, bench_measures, bench_reports
+from tests import bench_accounts, bench_alerts, bench_measures, bench_reports, compiled
 from tests.bench_measures import RUNS, TOUCH_ROUNDS, Bench
 from tests.bench_rig import ROOT, Figure, Rig, rig
 
@@ -53,8 +54,11 @@ Results = dict[str, list[Figure] | str]
 @click.option("--facts", default=FACTS, show_default=True, help="How many facts go through the lanes.")
 @click.option("--only", type=click.Choice(list(MEASUREMENTS)), multiple=True, help="Measure only this.")
 @click.option("--output", type=click.Path(path_type=Path), help=f"Where to write; by default {FILE.name}.")
-def main(facts: int, only: tuple[str, ...], output: Path | None) -> None:
+@click.option("--plain", is_flag=True, help="Measure plain Python, not what is compiled.")
+def main(facts: int, only: tuple[str, ...], output: Path | None, plain: bool) -> None:
     """Measure Touchline on this machine."""
+    if not (plain or compiled.is_used() or compiled.missing()):
+        _start_compiled()
     output = output or (None if only else FILE)
     begun = time.monotonic()
     results, about = uvloop.run(_measure(facts, only or tuple(MEASUREMENTS)))
@@ -63,6 +67,12 @@ def main(facts: int, only: tuple[str, ...], output: Path | None) -> None:
     if output:
         output.write_text(document(results, about))
     sys.exit(any(isinstance(each, str) for each in results.values()))
+
+
+def _start_compiled() -> None:
+    """Begin again as a process that imports the compiled package, as all that it starts then does."""
+    command = [sys.executable, "-P", "-m", "tests.bench", *sys.argv[1:]]
+    os.execve(sys.executable, command, compiled.environment(compiled.installed()))
 
 
 async def _measure(facts: int, names: tuple[str, ...]) -> tuple[Results, dict[str, str]]:
@@ -100,6 +110,7 @@ async def _about(servers: Rig, facts: int) -> dict[str, str]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "facts": f"{facts:,}",
         "machine": f"{os.cpu_count()} × {_processor()}, {psutil.virtual_memory().total / 2**30:.0f} GiB memory",
+        "Touchline": "compiled" if compiled.is_used() else "plain Python",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "load average before": f"{os.getloadavg()[0]:.1f}",
         "versions": f"Kafka {KAFKA_VERSION}, Redis {redis_version}, {packages}",

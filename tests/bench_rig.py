@@ -99,7 +99,7 @@ class Ground:
         file = self.rig.folder / f"{self.settings.topic_prefix}{name}.toml"
         file.write_text(f'topic_prefix = "{self.settings.topic_prefix}"\n{more}')
         environ = os.environ | {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.environ.get("PYTHONPATH") or str(ROOT),
             "TOUCHLINE_CONFIG": str(file),
             "TOUCHLINE_KAFKA": self.settings.kafka.bootstrap,
             "TOUCHLINE_REDIS": self.settings.redis.url,
