@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
+from msgspec import Struct
+
 from models.accounts import Account
 from models.counts import add_counts
 from models.customers import Customer
@@ -127,7 +129,7 @@ class Views:
     records: list[Polled] = field(default_factory=list)
 
 
-class Item(NamedTuple):
+class Item(Struct, frozen=True, gc=False):
     """A fact or message for one entity; of a visitor's page views, all of a batch."""
 
     entity: str
@@ -281,8 +283,8 @@ def step(items: Sequence[Item], entities: dict[str, AnyEntity], partitions: int 
         entity = touched[item.entity] = entities[item.entity]
         if isinstance(entity, Account):
             entity.hear(item.recorded_at)
-        if isinstance(item.content, Views):
-            _take_views(cast(Visitor, entity), item.content, batch.refusals)
+        if isinstance(item.content, Views) and isinstance(entity, Visitor):
+            _take_views(entity, item.content, batch.refusals)
         elif item.topic:
             conflict = entity.apply(item.topic, cast(Any, item.content))
             if conflict and item.record:

@@ -104,12 +104,11 @@ class Visitor:
     __slots__ = (
         "_all_stale", "_aside", "_changed", "_counted_crowd", "_counted_path", "_dirty", "_gone", "_ids", "_is_hot",
         "_is_path_stale", "_marks", "_site", "_storms", "alias_marks", "fills", "identifications", "name", "owned",
-        "roots", "sessions", "tag", "told", "unlinks", "verdicts",
+        "roots", "sessions", "told", "unlinks", "verdicts",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, site: Site) -> None:
         self.name = name
-        self.tag = tag_of(f"visitor:{name}")
         self._site = site
         self._is_hot = site.rules.is_hot
         self.identifications: dict[str, Identification] = {}
@@ -121,23 +120,39 @@ class Visitor:
         self.owned: dict[str, str] = {}
         self.sessions: list[Session] = []
         self._aside = Aside()
-        self._load(parts)
-        self._ids = {hit.id: hit.at for session in self.sessions for hit in session.hits}
-        self._storms = self._is_storming()
-        self._marks: list[Mark] | None = None if self._identified else []
+        self._ids: dict[str, int] = {}
+        self._storms = False
+        self._marks: list[Mark] | None = []
         self._dirty: Changes = {}
         self._changed: dict[int, Session] = {}
         self._gone: list[Session] = []
         self._all_stale = False
-        self._counted_path: list[str] | None = None if parts else []
+        self._counted_path: list[str] | None = []
         self._is_path_stale = False
-        self.told: Contents = self._contents()
-        self._counted_crowd = self._crowd() if self.told else 0
+        self.told: Contents = {}
+        self._counted_crowd = 0
+        if parts:
+            self._load(parts)
+
+    @property
+    def tag(self) -> str:
+        """What stands for the visitor in the names of parts that it reports."""
+        return tag_of(f"visitor:{self.name}")
+
+    def _load(self, parts: Parts) -> None:
+        """Take the state at rest, of which everybody has been told."""
+        self._load_parts(parts)
+        self._ids = {hit.id: hit.at for session in self.sessions for hit in session.hits}
+        self._storms = self._is_storming()
+        self._counted_path = None
         if self._identified:
+            self._marks = None
+            self.told = self._contents()
+            self._counted_crowd = self._crowd()
             for session, told in zip(self.sessions, self._tell(self.sessions), strict=True):
                 session.told = told
 
-    def _load(self, parts: Parts) -> None:
+    def _load_parts(self, parts: Parts) -> None:
         for name, value in parts.items():
             match name[0]:
                 case "s":
@@ -254,10 +269,11 @@ class Visitor:
         newest = hits[-1].at if hits else NEVER
         marks = self.marks()
         reports, named_until = bool(self.told or marks), marks[-1].at if marks else NEVER
+        changed = None
         others = []
         for fact in facts:
-            at, person = fact.at, fact.person
-            if at <= newest or fact.id in ids or fact.is_listed:
+            at, hit_id, person = fact.at, fact.id, fact.person
+            if at <= newest or hit_id in ids or fact.is_listed:
                 others.append(fact)
                 continue
             if at - newest >= gap:
@@ -272,10 +288,11 @@ class Visitor:
                 session.arrived = None
             if not hits:
                 self.sessions.append(session)
-            hit = Hit(at, fact.id, origin, path, person)
+            if session is not changed:
+                self._changed[id(session)] = changed = session
+            hit = Hit(at, hit_id, origin, path, person)
             hits.append(hit)
-            self._changed[id(session)] = session
-            ids[fact.id] = newest = at
+            ids[hit_id] = newest = at
             if reports and not session.retouched:
                 session.retouched = origin is not None or named_until >= at or self._is_hot(path)
             if person is not None:
