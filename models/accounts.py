@@ -122,8 +122,8 @@ class Account:
 
     __slots__ = (
         "_about", "_booked", "_clock", "_conversions", "_dirty", "_group", "_labels", "_last_converted",
-        "_links_changed", "_parent", "_pending", "_recorded_at", "_rules", "_told", "company", "deals", "journey",
-        "leads", "name", "parts", "tag", "warming",
+        "_links_changed", "_parent", "_pending", "_persons", "_recorded_at", "_rules", "_told", "company", "deals",
+        "journey", "leads", "name", "parts", "tag", "warming",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
@@ -138,6 +138,7 @@ class Account:
         self.company = Company(name, rules)
         self.journey = Journey(rules.settings.markov_order)
         self.leads: dict[str, Lead] = {}
+        self._persons: dict[str, str] = {}
         self.deals: dict[str, Deal] = {}
         self._conversions: dict[str, list[Conversion]] = {}
         self._last_converted: dict[str, int] | None = None
@@ -202,6 +203,8 @@ class Account:
                 self.journey.remove(path, was)
             if now is not None:
                 self.journey.add(path, now)
+        if arrivals.leads:
+            self._persons.clear()
         for path, lead in arrivals.leads.items():
             if lead is None:
                 self.leads.pop(path, None)
@@ -440,16 +443,22 @@ class Account:
         return self.warming.score_at(at, self._weighed)
 
     def _weighed(self, after: int) -> list[Touched]:
-        scale = self._rules.scale
-        personal = self._with_persons(self.journey.after(after))
-        return [Touched(touch.at, person, weight) for touch, person in personal if (weight := weight_of(touch, scale))]
+        scale, found = self._rules.scale, []
+        for touch, path in self.journey.after(after):
+            weight = weight_of(touch, scale)
+            if weight:
+                found.append(Touched(touch.at, self._whose(path), weight))
+        return found
 
     def _with_persons(self, found: Iterable[tuple[Touch, str]]) -> Iterator[Personal]:
-        persons: dict[str, str] = {}
-        for touch, path in found:
-            if path not in persons:
-                persons[path] = self.person_of(path) or path
-            yield touch, persons[path]
+        return ((touch, self._whose(path)) for touch, path in found)
+
+    def _whose(self, path: str) -> str:
+        """The person whose touches carry this path, or the path where nobody is known by it."""
+        person = self._persons.get(path)
+        if person is None:
+            person = self._persons[path] = self.person_of(path) or path
+        return person
 
     def scene(self, history: History) -> Scene:
         """The account with this history as its alerts see it."""

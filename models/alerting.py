@@ -145,8 +145,13 @@ def causes_of(scene: Scene, transition: Transition) -> list[tuple[Personal, int]
         for each in scene.between(transition.low_at, transition.at)
         if (weight := weight_of(each[0], scale))
     ]
-    latest_first = sorted(weighed, key=lambda each: each[0][0].order, reverse=True)
-    return sorted(latest_first, key=lambda each: -each[1])
+    return sorted(weighed, key=_contributed, reverse=True)
+
+
+def _contributed(each: tuple[Personal, int]) -> tuple[int, tuple[int, str, str, str]]:
+    """Sorts by what a touch contributed, the latest last where two did as much."""
+    (touch, _), contribution = each
+    return contribution, touch.order
 
 
 def _cause(each: Personal, contribution: int, total: int) -> Cause:

@@ -1,6 +1,6 @@
 """An account's warmth as its lane keeps it: a new touch costs the same however long the journey.
 
-The course up to the last instant but one is remembered, and every 64 touches a copy of it:
+The course up to the last instant but one is remembered, and every 16 touches a copy of it:
 a touch in order goes on from there, a late one from the copy before it. The newest copy is
 kept with the account, so that it need not be computed anew when it is loaded.
 """
@@ -15,8 +15,8 @@ from models.reports import pack
 from models.times import END_OF_TIME
 from models.warmth import Scale, Touched, follow, outlook
 
-CHECKPOINT = 64
-MOST_CHECKPOINTS = 32
+CHECKPOINT = 16
+MOST_CHECKPOINTS = 128
 
 TouchesAfter = Callable[[int], list[Touched]]
 """The weighted touches later than an instant, oldest first."""

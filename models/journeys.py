@@ -2,7 +2,6 @@
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
-from itertools import takewhile
 
 from models.counts import Count, Counted, Numbers
 from models.paths import NULL, ONCE, transition
@@ -81,12 +80,11 @@ class Journey:
 
     def after(self, at: int) -> list[tuple[Touch, str]]:
         """The touches later than an instant with their paths, oldest first."""
-        first = self._first(at + 1)
-        return [(touch, place[-1]) for touch, place in zip(self.touches[first:], self._places[first:], strict=True)]
+        return self._part(self._first(at + 1), len(self.touches))
 
-    def between(self, begin: int, end: int) -> Iterator[tuple[Touch, str]]:
+    def between(self, begin: int, end: int) -> list[tuple[Touch, str]]:
         """The touches from one instant up to another with their paths, oldest first."""
-        return takewhile(lambda each: each[0].at <= end, self._from(self._first(begin)))
+        return self._part(self._first(begin), self._first(end + 1))
 
     def before(self, at: int) -> Iterator[tuple[Touch, str]]:
         """The touches up to an instant with their paths, newest first."""
@@ -96,8 +94,8 @@ class Journey:
     def _first(self, since: int) -> int:
         return bisect_left(self._places, (since,))
 
-    def _from(self, first: int) -> Iterator[tuple[Touch, str]]:
-        return ((self.touches[number], self._places[number][-1]) for number in range(first, len(self.touches)))
+    def _part(self, first: int, end: int) -> list[tuple[Touch, str]]:
+        return [(self.touches[number], self._places[number][-1]) for number in range(first, end)]
 
     # --- null paths -----------------------------------------------------------------
 

@@ -205,8 +205,8 @@ def reading_of(course: Course, change: Moved, brief: Brief | None) -> Reading:
     )
 
 
-def _first(*instants: int | None) -> int | None:
-    return min((at for at in instants if at is not None), default=None)
+def _first(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else min(one, other)
 
 
 def score_of(course: Course, at: int, scale: Scale) -> float:

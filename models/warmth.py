@@ -292,7 +292,10 @@ def state_at(history: Sequence[Transition], clock: int) -> State:
 
 def present(history: Sequence[Transition], clock: int) -> Transition | None:
     """The last transition up to an instant; None: the account is as cold as it began."""
-    return next((each for each in reversed(history) if each.at <= clock), None)
+    for each in reversed(history):
+        if each.at <= clock:
+            return each
+    return None
 
 
 def ahead(history: Sequence[Transition], clock: int) -> Iterator[Transition]:
