@@ -68,7 +68,7 @@ def _apportioned(units: int, weights: Sequence[int], total: int) -> list[int]:
 
 
 def _only(path: Path, place: int | None) -> Weights | None:
-    return None if place is None else tuple(int(number == place) for number in range(path.n))
+    return None if place is None else (0,) * place + (1,) + (0,) * (path.n - place - 1)
 
 
 def positions(path: Path, named: Sequence[tuple[int | None, int]], rest: int) -> Weights | None:

@@ -14,7 +14,6 @@ from models.attribution import (
     LONGEST_REMEMBERED,
     MILLION,
     PARTICIPATION,
-    POSITION_MODELS,
     Path,
     Weights,
     apportion,
@@ -172,11 +171,13 @@ def credits_of(
 def _columns(counted: int, amount: int, path: Path, others: Sequence[Weights | None]) -> list[Sequence[int]]:
     """The numbers of a cell in turn, each for every touch, and what of it no touch earned at the end."""
     nothing = [0] * (path.n + 1)
-    columns: list[Sequence[int]] = [nothing] * (2 * (len(POSITION_MODELS) + len(others)))
+    by_position = position_weights(path)
+    columns: list[Sequence[int]] = [nothing] * (2 * (len(by_position) + len(others)))
     if counted:
-        columns[::2] = (*_position_counts(path), *(_shared(counted, weights, path.n) for weights in others))
+        shared = _remembered_counts(path) if path.n <= LONGEST_REMEMBERED else _counts(by_position, path.n)
+        columns[::2] = (*shared, *_counts(others, path.n))
     if amount:
-        columns[1::2] = [_shared(amount, weights, path.n) for weights in (*position_weights(path), *others)]
+        columns[1::2] = [_shared(amount, weights, path.n) for weights in (*by_position, *others)]
     columns[_PARTICIPATION:_PARTICIPATION] = [[counted] * path.n + [0], [amount] * path.n + [0]]
     return columns
 
@@ -187,16 +188,14 @@ def _shared(amount: int, weights: Weights | None, n: int) -> Sequence[int]:
     return [*apportion(amount, weights), 0] if weights else [0] * n + [amount]
 
 
-def _position_counts(path: Path) -> Sequence[Sequence[int]]:
-    return _remembered_counts(path) if path.n <= LONGEST_REMEMBERED else _counts_of_positions(path)
+def _counts(models: Sequence[Weights | None], n: int) -> Sequence[Sequence[int]]:
+    """The counts under each model for every touch, the last for none."""
+    return tuple([tuple(_shared(MILLION, weights, n)) for weights in models])
 
 
-def _counts_of_positions(path: Path) -> Sequence[Sequence[int]]:
-    """The counts of each position model for every touch, the last for none."""
-    return tuple([tuple(_shared(MILLION, weights, path.n)) for weights in position_weights(path)])
-
-
-_remembered_counts = lru_cache(maxsize=10_000)(_counts_of_positions)
+@lru_cache(maxsize=10_000)
+def _remembered_counts(path: Path) -> Sequence[Sequence[int]]:
+    return _counts(position_weights(path), path.n)
 
 
 def _other_weights(

@@ -1,9 +1,10 @@
 """Weights and shares: the worked examples, and the laws that every model keeps."""
 
 from fractions import Fraction
+from math import floor
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from models.attribution import (
@@ -46,6 +47,20 @@ def test_time_decay_of_the_worked_example() -> None:
 
 def test_linear_gives_the_odd_cent_to_the_earliest_touch() -> None:
     assert apportion(10_000_000, [1, 1, 1]) == [3333334, 3333333, 3333333]
+
+
+@given(amount=st.integers(-10_000, 10_000), weights=st.lists(st.integers(0, 3), min_size=1, max_size=8))
+def test_the_largest_fractions_get_what_rounding_down_leaves_over(amount: int, weights: list[int]) -> None:
+    total = sum(weights)
+    assume(total)
+    exact = [Fraction(abs(amount) * weight, total) for weight in weights]
+    left_over = abs(amount) - sum(map(floor, exact))
+    first = sorted(range(len(weights)), key=lambda number: (floor(exact[number]) - exact[number], number))[:left_over]
+
+    shares = apportion(amount, weights)
+
+    assert [abs(share) for share in shares] == [floor(each) + (number in first) for number, each in enumerate(exact)]
+    assert sum(shares) == amount
 
 
 def test_a_negative_amount_is_shared_as_the_positive_one_is() -> None:
