@@ -97,10 +97,9 @@ def _are_dashed(lines: str, count: int) -> bool:
 def _unpack_ids(ids: bytes | list[str]) -> list[str]:
     if isinstance(ids, list):
         return ids
-    digits = ids[1:].hex()
-    whole = (digits[at : at + 32] for at in range(0, len(digits), 32))
+    whole = ids[1:].hex("\n", -16).split("\n")
     if ids[:1] == _HEX:
-        return list(whole)
+        return whole
     return [f"{each[:8]}-{each[8:12]}-{each[12:16]}-{each[16:20]}-{each[20:]}" for each in whole]
 
 
