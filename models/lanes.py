@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
-from msgspec import Struct
-
 from models.accounts import Account
 from models.counts import add_counts
 from models.customers import Customer
@@ -116,7 +114,7 @@ class Refusal(NamedTuple):
     error: BadInput
 
 
-@dataclass(slots=True)
+@dataclass
 class Views:
     """The page views of one visitor in a batch of a partition, in the order they came, and their records.
 
@@ -129,7 +127,7 @@ class Views:
     records: list[Polled] = field(default_factory=list)
 
 
-class Item(Struct, frozen=True, gc=False):
+class Item(NamedTuple):
     """A fact or message for one entity; of a visitor's page views, all of a batch."""
 
     entity: str
