@@ -32,9 +32,10 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where Redis is: redis://, rediss:// (TLS) or redis+cluster://."""
+    """Where Redis is and how to log in: redis:// or redis+cluster://, with rediss for TLS."""
 
     url: str = ""
+    ssl_cafile: str = ""
 
 
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models.errors import BadInput, Fenced, NotFound, NotYet, TouchlineError, Unavailable
+from streams.redis_clients import REDIS_AWAY
 
 
 class Unauthorized(TouchlineError):
@@ -70,5 +69,5 @@ def translated() -> Iterator[None]:
     """Redis's own errors of being away, within the block, leave it as Unavailable."""
     try:
         yield
-    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+    except REDIS_AWAY as error:
         raise Unavailable(f"Redis does not answer: {error}") from error

@@ -29,6 +29,7 @@ from streams import children, config, versions
 from streams.backlog import Backlog
 from streams.config import redis_client
 from streams.lane import AWAY, LaneService
+from streams.reaching import until_reached
 from streams.reference import rules_from
 from streams.standing import WORKER_PREFIX
 from streams.topics import create_topics
@@ -123,7 +124,10 @@ class Lanes(Service):
             await self.sleep(WATCH_SECONDS)
             try:
                 keys = (PAUSE_KEY, versions.rules_key(lanes.version), versions.LIVE_KEY)
-                token, rules, live = await self.redis.mget(keys)
+                pipeline = self.redis.pipeline(transaction=False)
+                for each in keys:
+                    pipeline.get(each)
+                token, rules, live = await pipeline.execute()
             except AWAY:
                 continue
             for lane in self.lanes.values():
@@ -234,6 +238,7 @@ def create_app(settings: Settings) -> faust.App:
 
 
 def run_worker(settings: Settings) -> None:
-    """Run a worker until it is told to stop (SIGINT, SIGTERM)."""
+    """Run a worker until it is told to stop (SIGINT, SIGTERM). Raises BadInput when settings keep it out."""
+    asyncio.run(until_reached(settings))
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     faust.Worker(create_app(settings), loglevel="INFO").execute_from_commandline()

@@ -19,7 +19,6 @@ from streams.printing import Style, show
 
 EXIT_CODES: dict[type[TouchlineError], int] = {TouchlineError: 1, BadInput: 2, NotFound: 3, Unavailable: 4}
 WAIT_SECONDS = 300.0
-_MASK = "***"
 
 
 class Elsewhere(NamedTuple):
@@ -81,9 +80,21 @@ class Commands(click.Group):
         """Run the command; an error of ours is one line and an exit code."""
         try:
             return super().invoke(ctx)
-        except TouchlineError as error:
+        except TouchlineError as raised:
+            error = _why_away(raised) if isinstance(raised, Unavailable) else raised
             click.echo(f"touchline: {' '.join(str(error).split())}", err=True)
             ctx.exit(exit_code(error))
+
+
+def _why_away(error: TouchlineError) -> TouchlineError:
+    """What keeps us out of Kafka or Redis, if anything does: clients tell little of it."""
+    from streams import config, reaching
+
+    try:
+        asyncio.run(reaching.reach(config.load()))
+    except TouchlineError as why:
+        return why
+    return error
 
 
 def exit_code(error: TouchlineError) -> int:
@@ -261,11 +272,13 @@ def masked(settings: Any) -> dict[str, Any]:
     """The settings as JSON has them, without passwords."""
     import msgspec
 
+    from streams.config import MASK, without_password
+
     document: dict[str, Any] = msgspec.to_builtins(settings)
     if document["kafka"]["sasl_password"]:
-        document["kafka"]["sasl_password"] = _MASK
-    document["web"]["secret_keys"] = [_MASK] * len(document["web"]["secret_keys"])
-    document["redis"]["url"] = _without_password(document["redis"]["url"])
+        document["kafka"]["sasl_password"] = MASK
+    document["web"]["secret_keys"] = [MASK] * len(document["web"]["secret_keys"])
+    document["redis"]["url"] = without_password(document["redis"]["url"])
     for destination in document["destinations"].values():
         _mask_destination(destination)
     return document
@@ -273,23 +286,17 @@ def masked(settings: Any) -> dict[str, Any]:
 
 def _mask_destination(destination: dict[str, Any]) -> None:
     """Signing secrets, mail passwords, and the addresses that are secrets themselves."""
+    from streams.config import MASK, without_password
+
     if "secrets" in destination:
-        destination["secrets"] = [_MASK] * len(destination["secrets"])
+        destination["secrets"] = [MASK] * len(destination["secrets"])
     if destination.get("password"):
-        destination["password"] = _MASK
+        destination["password"] = MASK
     if "url" in destination:
-        parts = urlsplit(_without_password(destination["url"]))
-        path = f"/{_MASK}" if destination["kind"] == "slack" else parts.path
-        query = urlencode([(name, _MASK) for name, _ in parse_qsl(parts.query)], safe="*")
+        parts = urlsplit(without_password(destination["url"]))
+        path = f"/{MASK}" if destination["kind"] == "slack" else parts.path
+        query = urlencode([(name, MASK) for name, _ in parse_qsl(parts.query)], safe="*")
         destination["url"] = urlunsplit(parts._replace(path=path, query=query))
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    place = f"{user.partition(':')[0]}:{_MASK}@{host}" if ":" in user else parts.netloc
-    query = [(name, _MASK if name == "password" else value) for name, value in parse_qsl(parts.query)]
-    return urlunsplit(parts._replace(netloc=place, query=urlencode(query, safe="*")))
 
 
 # --- the books --------------------------------------------------------------------------

@@ -42,8 +42,8 @@ def on_tables(work: Callable[[Any, Settings], Awaitable[T]], *, as_configured: b
 
     async def connected() -> T:
         settings = config.load()
-        async with config.redis_client(settings) as redis:
-            with translated():
+        with translated():
+            async with config.redis_client(settings) as redis:
                 return await work(redis, settings if as_configured else await versions.in_force(redis, settings))
 
     return asyncio.run(connected())

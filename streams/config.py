@@ -4,7 +4,8 @@ The first that says where a server is wins:
     1. the environment: TOUCHLINE_KAFKA, TOUCHLINE_REDIS, TOUCHLINE_WEB
     2. a running `touchline dev` of this folder (.touchline/dev.json)
     3. touchline.toml, or the file that TOUCHLINE_CONFIG names
-Everything else comes from the file; what it does not say has the defaults of models.settings.
+Kafka's password may come from TOUCHLINE_KAFKA_PASSWORD. Everything else comes from the file; what
+it does not say has the defaults of models.settings.
 """
 
 import fcntl
@@ -12,9 +13,9 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -26,6 +27,8 @@ FILE = "touchline.toml"
 DEV_FOLDER = ".touchline"
 DEV_FILE = "dev.json"
 DEV_LOCK = "dev.lock"
+MASK = "***"
+"""Stands for a secret in whatever is shown."""
 PREVIEW_VARIABLE = "TOUCHLINE_PREVIEW"
 """Names the version that a worker computes beside the live one; set by the worker that starts it."""
 
@@ -56,7 +59,9 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None, *, f
         environ.get("TOUCHLINE_REDIS", ""),
         environ.get("TOUCHLINE_WEB", ""),
     )
-    return replace(settings, lanes=_named(settings.lanes, environ))
+    password = environ.get("TOUCHLINE_KAFKA_PASSWORD") or settings.kafka.sasl_password
+    kafka = replace(settings.kafka, sasl_password=password)
+    return replace(settings, kafka=kafka, lanes=_named(settings.lanes, environ))
 
 
 def _named(lanes: Lanes, environ: Mapping[str, str]) -> Lanes:
@@ -111,33 +116,29 @@ def redis_client(settings: Settings, **options: Any) -> Any:
 
     `options` go to the client. Raises BadInput when no Redis is known or the URL is none.
     """
-    from redis.asyncio import Redis, RedisCluster
+    from streams import redis_clients
 
     url = settings.redis.url
     if not url:
         raise BadInput("redis.url", "redis://host:port (start `touchline dev`, or set TOUCHLINE_REDIS)", "nothing")
     scheme, _, rest = url.partition("://")
     kind, _, cluster = scheme.partition("+")
-    if scheme == "redis":
-        options["connection_class"] = _packing_connection()
+    if kind == "rediss" and settings.redis.ssl_cafile:
+        options["ssl_ca_certs"] = _readable("redis.ssl_cafile", settings.redis.ssl_cafile)
     try:
-        client = RedisCluster if cluster == "cluster" else Redis
-        return client.from_url(f"{kind}://{rest}", **options)
+        return redis_clients.client(f"{kind}://{rest}", is_cluster=cluster == "cluster", **options)
     except ValueError as error:
-        raise BadInput("redis.url", "redis://, rediss://, redis+cluster:// or rediss+cluster://", scheme) from error
+        expected = "redis://, rediss://, redis+cluster:// or rediss+cluster://, then user:password@host:port"
+        raise BadInput("redis.url", expected, without_password(url)) from error
 
 
-@lru_cache(maxsize=1)
-def _packing_connection() -> type:
-    """redis-py's connection with hiredis's packer: a third of the cost for a commit's many arguments."""
-    from hiredis import pack_command
-    from redis.asyncio import Connection
-
-    class PackingConnection(Connection):
-        def pack_command(self, *args: Any) -> list[bytes]:
-            return [pack_command(args)]
-
-    return PackingConnection
+def without_password(url: str) -> str:
+    """A URL of Redis that can be shown."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    place = f"{user.partition(':')[0]}:{MASK}@{host}" if ":" in user else parts.netloc
+    query = [(name, MASK if name == "password" else value) for name, value in parse_qsl(parts.query)]
+    return urlunsplit(parts._replace(netloc=place, query=urlencode(query, safe="*")))
 
 
 def _read(environ: Mapping[str, str], cwd: Path) -> Settings:
@@ -177,11 +178,22 @@ def _ssl_context(settings: Settings) -> Any:
     from aiokafka.helpers import create_ssl_context
 
     kafka = settings.kafka
-    return create_ssl_context(
-        cafile=kafka.ssl_cafile or None,
-        certfile=kafka.ssl_certfile or None,
-        keyfile=kafka.ssl_keyfile or None,
-    )
+    files = {name: getattr(kafka, name) for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
+    named = {name: _readable(f"kafka.{name}", file) for name, file in files.items() if file}
+    try:
+        return create_ssl_context(**{name.removeprefix("ssl_"): file for name, file in named.items()})
+    except OSError as error:  # ssl.SSLError among them
+        where = ", ".join(f"kafka.{name}" for name in named) or "kafka.security_protocol"
+        raise BadInput(where, "certificates and keys as PEM", f"{', '.join(named.values())} ({error})") from error
+
+
+def _readable(setting: str, file: str) -> str:
+    """The file's name, when it can be read."""
+    try:
+        with open(file, "rb"):
+            return file
+    except OSError as error:
+        raise BadInput(setting, "a file that can be read", f"{file} ({error.strerror})") from error
 
 
 def write_running(folder: Path, running: Running) -> None:

@@ -30,6 +30,7 @@ from streams.couriers import Couriers, now, until_it_works
 from streams.dead_letters import dead_letter
 from streams.delivery_tables import DeliveryTables, Record
 from streams.lane import AWAY
+from streams.reaching import until_reached
 from streams.topics import ALERTS, DEAD_LETTERS, DELIVERIES, MAX_LETTER_BYTES, create_topics, full_name
 
 AGENT_FAILED = 70
@@ -184,7 +185,8 @@ def _credentials(settings: Settings) -> Any:
 
 
 async def _prepare(settings: Settings) -> None:
-    """Return once Kafka answers and has the topics."""
+    """Return once both servers answer, and Kafka has the topics. Raises BadInput when settings keep us out."""
+    await until_reached(settings)
     while True:
         try:
             return await create_topics(settings)

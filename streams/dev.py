@@ -30,6 +30,7 @@ from rich.console import Console
 from models.errors import TouchlineError, Unavailable
 from models.settings import Settings
 from streams import artifacts, children, config, embedded
+from streams.reaching import reach
 from streams.topics import create_topics
 
 INSTANCE = "dev-1"  # a stable member id: a worker started again gets its partitions back at once
@@ -89,6 +90,7 @@ class Dev:
         _on_signals(asyncio.current_task())
         try:
             await self._start_servers()
+            await reach(self.settings)
             await create_topics(self.settings)
             await self._start_roles(roles)
             config.write_running(self.data, self.where())
@@ -171,7 +173,7 @@ class Dev:
         try:
             yield
         except RedisError as error:
-            raise Unavailable(f"Redis at {self.settings.redis.url}: {error}") from error
+            raise Unavailable(f"Redis at {config.without_password(self.settings.redis.url)}: {error}") from error
 
     async def _keep_all(self, roles: Mapping[str, Sequence[str]]) -> None:
         """Start again whatever ends; never returns."""

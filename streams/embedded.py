@@ -79,23 +79,23 @@ KAFKA = {
 Server = children.Child  # its `address` is host:port for Kafka and a redis:// URL for Redis
 
 
-async def start_kafka(data: Path, log: Path | None = None) -> Server:
+async def start_kafka(data: Path, log: Path | None = None, options: Mapping[str, str] | None = None) -> Server:
     """Start a broker on the folder and wait until it serves; prepares the folder the first time.
 
     Raises Unavailable, with the end of its log, when it does not come up.
     """
-    server = await asyncio.to_thread(_launch_kafka, data.absolute(), log)
+    server = await asyncio.to_thread(_launch_kafka, data.absolute(), log, options or {})
     await _ready(server, lambda: _has_brokers(server.address))
     return server
 
 
-async def start_redis(data: Path, log: Path | None = None) -> Server:
+async def start_redis(data: Path, log: Path | None = None, options: Mapping[str, str] | None = None) -> Server:
     """Start a Redis on the folder and wait until it has read its data.
 
     Every write is on disk before it is answered. Raises Unavailable, with the end of its
     log, when it does not come up.
     """
-    server = await asyncio.to_thread(_launch_redis, data.absolute(), log)
+    server = await asyncio.to_thread(_launch_redis, data.absolute(), log, options or {})
     await _ready(server, lambda: _answers_ping(server.address))
     return server
 
@@ -142,11 +142,11 @@ def free_port(wanted: int | None = None, taken: Collection[int] = ()) -> int:
     raise Unavailable(f"no free port between {PORTS.start} and {PORTS.stop}")
 
 
-def _launch_kafka(data: Path, log: Path | None) -> Server:
+def _launch_kafka(data: Path, log: Path | None, options: Mapping[str, str]) -> Server:
     environ = os.environ | {"CLASSPATH": artifacts.kafka_classpath()}
     with _claim(data) as claim:
         ports = remembered_ports(data, ("client", "controller"))
-        (data / "server.properties").write_text(_properties(ports))
+        (data / "server.properties").write_text(_properties(ports, options))
         _format(data, environ)
         return children.start(
             "Kafka",
@@ -159,11 +159,11 @@ def _launch_kafka(data: Path, log: Path | None) -> Server:
         )
 
 
-def _launch_redis(data: Path, log: Path | None) -> Server:
+def _launch_redis(data: Path, log: Path | None, options: Mapping[str, str]) -> Server:
     program = artifacts.redis_server()
     with _claim(data) as claim:
         port = remembered_ports(data, ("client",))["client"]
-        command = [str(program), *_redis_options(port)]
+        command = [str(program), *_redis_options(port, options)]
         address = f"redis://{HOST}:{port}"
         return children.start("Redis", command, log or data / "redis.log", address=address, cwd=data, keep_open=[claim])
 
@@ -202,15 +202,15 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _properties(ports: dict[str, int]) -> str:
-    """server.properties: the constants above and this run's ports."""
+def _properties(ports: dict[str, int], options: Mapping[str, str]) -> str:
+    """server.properties: the constants above, this run's ports, and what was asked for besides."""
     client, controller = f"{HOST}:{ports['client']}", f"{HOST}:{ports['controller']}"
     addresses = {
         "listeners": f"CLIENT://{client},CONTROLLER://{controller}",
         "advertised.listeners": f"CLIENT://{client}",
         "controller.quorum.voters": f"1@{controller}",
     }
-    return "".join(f"{name}={value}\n" for name, value in (KAFKA | addresses).items())
+    return "".join(f"{name}={value}\n" for name, value in {**KAFKA, **addresses, **options}.items())
 
 
 def _format(data: Path, environ: Mapping[str, str]) -> None:
@@ -237,8 +237,8 @@ def _format(data: Path, environ: Mapping[str, str]) -> None:
     (data / "formatted").touch()
 
 
-def _redis_options(port: int) -> list[str]:
-    options = {
+def _redis_options(port: int, options: Mapping[str, str]) -> list[str]:
+    ours = {
         "port": str(port),
         "bind": HOST,
         "appendonly": "yes",
@@ -247,7 +247,7 @@ def _redis_options(port: int) -> list[str]:
         "daemonize": "no",
         "maxmemory-policy": "noeviction",
     }
-    return [word for name, value in options.items() for word in (f"--{name}", value)]
+    return [word for name, value in {**ours, **options}.items() for word in (f"--{name}", value)]
 
 
 async def _ready(server: Server, probe: Callable[[], Awaitable[bool]]) -> None:

@@ -20,8 +20,6 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models import lanes
 from models.alerting import finished
@@ -37,6 +35,7 @@ from streams.announcing import UsualStays, alerts_in
 from streams.backlog import BACKLOG_RECORDS, Backlog
 from streams.config import kafka_options
 from streams.dead_letters import dead_letter
+from streams.redis_clients import REDIS_AWAY
 from streams.tables import MOST_DUE, Tables
 from streams.topics import ALERTS, DEAD_LETTERS, full_name
 
@@ -58,7 +57,7 @@ LEAST_RECORDS = 20
 HEAVY_BURDEN = 20_000
 """Credits that a step may have to compute: about 10 µs each."""
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-AWAY = (RedisConnectionError, RedisTimeoutError, KafkaError, OSError)
+AWAY = (*REDIS_AWAY, KafkaError)
 """What a server that is away raises: waited for, never fatal."""
 
 

@@ -58,6 +58,7 @@ from models.settings import Settings
 from models.times import to_text
 from models.totals import Totals
 from models.warming import Ranked
+from streams.redis_clients import REDIS_AWAY
 
 SPREAD_BYTES = 4096
 """An entity larger than this is kept as a hash, so that one more part costs the same."""
@@ -291,7 +292,7 @@ async def delete_tables(redis: Any, settings: Settings, lane: str, kept: Contain
     for some in batched(keys, _DELETED_AT_ONCE):
         pipeline = redis.pipeline(transaction=False)
         for each in some:
-            pipeline.unlink(each)
+            pipeline.execute_command("UNLINK", each)  # a cluster's pipeline has an unlink() that is no command
         await pipeline.execute()
 
 
@@ -645,6 +646,8 @@ class Tables:
             return await cast(Awaitable[Any], self._redis.evalsha(digest, 1, where, *arguments))
         except NoScriptError:
             return await cast(Awaitable[Any], self._redis.eval(script, 1, where, *arguments))
+        except REDIS_AWAY:
+            raise
         except ResponseError as error:
             raise RuntimeError(f"commit of {where}: {error}") from error
 

@@ -17,6 +17,7 @@ from models.settings import Settings
 from streams import standing
 from streams.answers import translated
 from streams.lane import AWAY
+from streams.reaching import check
 from streams.standing import Ends, ReadEnds, Standing
 from streams.topics import INTERNAL, OUTSIDE
 from streams.versions import in_force
@@ -57,7 +58,7 @@ class Waiting:
     async def caught_up(self, seconds: float | None) -> bool:
         """Wait until every fact produced before the call is in the totals; False: not in time.
 
-        Servers that are away are waited for.
+        Servers that are away are waited for. Raises BadInput when settings keep us out of them.
         """
         if seconds is not None:
             self._deadline = time.monotonic() + seconds
@@ -83,6 +84,7 @@ class Waiting:
                 await self._until_drained(ends)
         except (Unavailable, *AWAY) as error:
             self._trouble = str(error)
+            await check(self._settings)
             return False
         return True
 

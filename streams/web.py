@@ -42,6 +42,7 @@ from streams.intake import Intake
 from streams.lane_metrics import lane_metrics
 from streams.live import Live
 from streams.metrics import Metrics
+from streams.reaching import check
 
 PAGES = Path(__file__).parent / "pages"
 SHUTDOWN_SECONDS = 10
@@ -207,7 +208,8 @@ class Server(uvicorn.Server):
 
 
 def main(settings: Settings) -> None:
-    """`touchline web`: serve until a signal comes."""
+    """`touchline web`: serve until a signal comes. Raises BadInput when settings keep it out of Kafka or Redis."""
+    asyncio.run(check(settings))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         runner.run(serve(settings, on_ready=lambda address: print(f"touchline web: {address}", flush=True)))

@@ -74,19 +74,19 @@ class Place:
             await sender.flush()
 
     @contextmanager
-    def worker(self) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker for the length of a block."""
-        process = self.start_worker()
+    def worker(self, role: str = "worker") -> Iterator[subprocess.Popen[bytes]]:
+        """A worker, or a process of another role, for the length of a block."""
+        process = self.start_worker(role)
         try:
             yield process
         finally:
             _end(process)
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        """Start a worker that writes to worker.log."""
-        with (self.folder / "worker.log").open("ab") as log:
+    def start_worker(self, role: str = "worker") -> subprocess.Popen[bytes]:
+        """Start a worker that writes to worker.log, or a process of another role."""
+        with (self.folder / f"{role}.log").open("ab") as log:
             return subprocess.Popen(
-                (sys.executable, "-m", "streams.cli", "worker"),
+                (sys.executable, "-m", "streams.cli", role),
                 env={**os.environ, **self.environ, "TOUCHLINE_INSTANCE": "test"},
                 cwd=ROOT,
                 stdout=log,

@@ -115,7 +115,7 @@ def test_kafka_clients_log_in_with_sasl_over_tls() -> None:
     ],
 )
 def test_the_url_decides_the_redis_client(url: str, kind: type) -> None:
-    assert type(config.redis_client(Settings(redis=model.Redis(url=url)))) is kind
+    assert isinstance(config.redis_client(Settings(redis=model.Redis(url=url))), kind)
 
 
 def test_without_servers_the_message_says_what_to_do() -> None:
