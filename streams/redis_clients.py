@@ -4,7 +4,6 @@ Scripts, commands and keys are the same for all: whatever concerns several keys 
 one hash tag, or is a pipeline, which a cluster's client divides among the nodes.
 """
 
-from functools import cache
 from typing import Any
 
 from hiredis import pack_command
@@ -15,6 +14,43 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, ClusterError, SlotNotCoveredError, TryAgainError, OSError)
 """What a Redis that is away raises, or a cluster without the node that has a key: waited for, never fatal."""
+
+
+class Packing:
+    """A connection with hiredis's packer: a third of the cost for a commit's many arguments."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """The command as it is sent."""
+        if " " in args[0]:  # CLUSTER SLOTS
+            args = (*args[0].split(), *args[1:])
+        return [pack_command(args)]
+
+
+class OneOfMany:
+    """A connection that may be closed by other tasks: when a node is away the cluster's client closes all."""
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        """Send a command; ConnectionError when another task has closed the connection meanwhile."""
+        try:
+            await super().send_packed_command(*args, **options)  # type: ignore[misc]
+        except (AttributeError, RuntimeError) as error:  # no writer any more; with uvloop, one that is closed
+            raise RedisConnectionError("the connection was closed meanwhile") from error
+
+
+class PlainConnection(Packing, Connection):
+    """A connection to one Redis."""
+
+
+class TlsConnection(Packing, SSLConnection):
+    """A connection to one Redis over TLS."""
+
+
+class PlainNodeConnection(OneOfMany, PlainConnection):
+    """A connection to a node of a cluster."""
+
+
+class TlsNodeConnection(OneOfMany, TlsConnection):
+    """A connection to a node of a cluster over TLS."""
 
 
 class Cluster(RedisCluster):
@@ -30,27 +66,15 @@ class Cluster(RedisCluster):
 
 def client(url: str, *, is_cluster: bool, **options: Any) -> Any:
     """The client for a URL (redis://, rediss://); ValueError when it is none."""
-    packing = _packing(SSLConnection if url.startswith("rediss:") else Connection)
+    is_tls = url.startswith("rediss:")
     if not is_cluster:
-        return Redis.from_url(url, connection_class=packing, **options)
+        return Redis.from_url(url, connection_class=TlsConnection if is_tls else PlainConnection, **options)
     try:
         cluster = Cluster.from_url(url, **options)
     except RedisClusterException as error:  # without host, or with the number of a database
         raise ValueError(str(error)) from error
-    cluster.connection_kwargs["connection_class"] = packing  # there is no option for it
+    connection_class = TlsNodeConnection if is_tls else PlainNodeConnection
+    cluster.connection_kwargs["connection_class"] = connection_class  # there is no option for it
     for node in cluster.startup_nodes:
-        node.connection_class = packing
+        node.connection_class = connection_class
     return cluster
-
-
-@cache
-def _packing(base: Any) -> Any:
-    """redis-py's connection with hiredis's packer: a third of the cost for a commit's many arguments."""
-
-    class PackingConnection(base):  # type: ignore[misc]
-        def pack_command(self, *args: Any) -> list[bytes]:
-            if " " in args[0]:  # CLUSTER SLOTS
-                args = (*args[0].split(), *args[1:])
-            return [pack_command(args)]
-
-    return PackingConnection
