@@ -52,13 +52,13 @@ def is_used() -> bool:
 def _digest() -> str:
     """Tells builds apart: by their sources and by what builds them."""
     digest = hashlib.blake2b(f"{platform.platform()} {sys.version} {version('mypy')}".encode(), digest_size=8)
-    for file in _sources():
+    for file in (ROOT / "pyproject.toml", ROOT / "setup.py", *packaged()):
         digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
-def _sources() -> Iterator[Path]:
-    yield from (ROOT / "pyproject.toml", ROOT / "setup.py")
+def packaged() -> Iterator[Path]:
+    """Every file of the packages in the checkout."""
     for package in ("models", "streams", "deploy"):
         files = (ROOT / package).rglob("*")
         yield from sorted(file for file in files if file.is_file() and "__pycache__" not in file.parts)

@@ -89,6 +89,13 @@ def package() -> Path:
 
 
 @pytest.mark.slow
+def test_what_is_installed_is_whole(package: Path) -> None:
+    files = [file.relative_to(compiled.ROOT) for file in compiled.packaged()]
+
+    assert [file for file in files if not (package / file).exists()] == []
+
+
+@pytest.mark.slow
 def test_the_books_balance_when_compiled(package: Path) -> None:
     tests = [str(compiled.ROOT / "tests" / f"{name}.py") for name in BALANCE]
     options = ["-q", "-x", "-m", "not slow", "--import-mode=append", "-p", "no:cacheprovider"]
