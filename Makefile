@@ -11,11 +11,12 @@ STAMP   := .venv/.installed
 .PHONY: install demo test check bench
 install: $(STAMP)
 
-# Installed again only when pyproject.toml changed.
+# Installed again only when pyproject.toml changed; without what compiling needs, since an editable install is not compiled.
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Touchline needs Python 3.11 or newer, with venv, on PATH" >&2; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet 'setuptools>=77'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP)
