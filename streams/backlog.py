@@ -2,8 +2,8 @@
 
 A batch has its price whatever its size. So while a lane catches up, those that read what it
 writes let messages gather, and take fewer and larger batches: the totals are as old as the
-backlog anyway. They wait for as long as the backlog has lasted, so that what they tell
-meanwhile is at most twice as old as it need be, and at most LONGEST_WAIT_SECONDS.
+backlog anyway. They wait for twice as long as the backlog has lasted, so that their batches
+triple while it lasts, but not beyond its end, and LONGEST_WAIT_SECONDS at most.
 """
 
 import time
@@ -53,4 +53,4 @@ class Backlog:
     def patience_seconds(self) -> float:
         """How long a lane may wait for others from now on."""
         lasted = time.perf_counter() - self._began_at if self._is_any else 0.0
-        return min(lasted, LONGEST_WAIT_SECONDS)
+        return min(2 * lasted, LONGEST_WAIT_SECONDS)
