@@ -360,6 +360,7 @@ class Tables:
         self._loaded: dict[str, Stored] = {}
         self._commands: list[Any] = []
         self._book_key = self._key("book")
+        self._entity_prefix = self._key("e", "")
 
     def _key(self, *names: str) -> str:
         return key(self.lane, self.partition, *names)
@@ -404,7 +405,7 @@ class Tables:
         return {name: stored.entity for name, stored in self._loaded.items()}
 
     async def _read(self, names: Sequence[str]) -> dict[str, tuple[Parts, bool]]:
-        blobs = await self._redis.mget([self._key("e", name) for name in names])
+        blobs = await self._redis.mget([self._entity_prefix + name for name in names])
         spread = [name for name, blob in zip(names, blobs, strict=True) if blob == b""]
         hashes = dict(zip(spread, await self._read_hashes(spread), strict=True))
         return {
@@ -423,9 +424,8 @@ class Tables:
     async def holding(self, message_ids: Iterable[str]) -> set[str]:
         """The visitors in whose state there are traces of these messages: all are looked through, so seldom asked."""
         traces = [trace for message in message_ids for trace in traces_of(message)]
-        prefix = self._key("e", "")
-        keys = self._redis.scan_iter(match=f"{prefix}visitor:*", count=_SCANNED_AT_ONCE)
-        everybody = {each.decode().removeprefix(prefix) async for each in keys}
+        keys = self._redis.scan_iter(match=f"{self._entity_prefix}visitor:*", count=_SCANNED_AT_ONCE)
+        everybody = {each.decode().removeprefix(self._entity_prefix) async for each in keys}
         names: set[str] = set()
         for some in batched(sorted(everybody), _READ_AT_ONCE):
             for name, (parts, _) in (await self._read(some)).items():
@@ -487,12 +487,12 @@ class Tables:
         blob = pack(parts)
         if len(blob) > SPREAD_BYTES:
             stored.spread[0] = True
-            self._command("SET", self._key("e", name), b"")
+            self._command("SET", self._entity_prefix + name, b"")
             self._put_parts(name, cast(Changes, parts))
         elif parts:
-            self._blobs += (self._key("e", name), blob)
+            self._blobs += (self._entity_prefix + name, blob)
         else:
-            self._command("DEL", self._key("e", name))
+            self._command("DEL", self._entity_prefix + name)
 
     def _put_parts(self, name: str, changes: Changes) -> None:
         where = self._key("p", name)
