@@ -323,7 +323,7 @@ def _ids_in(content: Fact | Message | Views) -> list[str]:
             return [fact.id for fact in content.facts]
         case FormFill():
             return [content.identification.id]
-        case Identification():
+        case ViewFact() | Identification():  # a page view by itself was sent on from another partition
             return [content.id]
     return []
 

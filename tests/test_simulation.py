@@ -316,3 +316,10 @@ def test_a_deal_that_waits_for_a_rate_still_waits_when_it_has_moved() -> None:
     ]
     for seed in range(30):
         balances(Plan(seed, changes))
+
+
+def test_a_verdict_on_messages_finds_a_page_view_that_reached_another_partition() -> None:
+    verdict = {"type": "bot", "messageId": "verdict", "timestamp": "2026-01-05T00:00:00Z", "bot": True}
+    facts = [_fact("identities", **verdict, messageIds=["h1"]), _hit(1, "06T01:40", "?utm_source=news")]
+    for seed in range(120):
+        balances(Plan(seed, facts, seed % VARIANTS))
