@@ -42,8 +42,8 @@ HEARTBEAT_EXPIRY_SECONDS = 10
 WATCH_SECONDS = 0.2
 PREVIEW_POLL_SECONDS = 1.0
 SWEEP_SECONDS = 3.0
-MOST_SWEPT = 200_000
-"""Objects: a tenth of a second."""
+MOST_SWEPT = 50_000
+"""Objects: some 30 ms."""
 LANE_FAILED, RULES_CHANGED = 70, 75
 """Exit codes with which a worker asks to be started again."""
 
