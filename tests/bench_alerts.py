@@ -16,7 +16,7 @@ from tests.bench_facts import iso
 from tests.bench_load import load
 from tests.bench_measures import LOAD_A_SECOND, RUNS, Bench
 from tests.bench_rig import Figure
-from tests.receiving import SECRET, Receiver, receiving
+from tests.receiving import Receiver, receiving, to_hook
 
 ALERTS, ALERT_SECONDS = 150, 0.05
 READY_SECONDS, LAST_SECONDS = 12.0, 40.0
@@ -26,7 +26,7 @@ async def alerts(bench: Bench) -> list[Figure]:
     """Demos of accounts never seen before, among 2,000 facts a second; each warms its account."""
     runs: list[list[float]] = []
     async with receiving() as receiver, bench.rig.ground("alerts") as ground, ground.worker():
-        deliverer = ground.role("deliver", ["-m", "streams.cli", "deliver"], more=_settings(receiver.url))
+        deliverer = ground.role("deliver", ["-m", "streams.cli", "deliver"], more=to_hook(receiver.url))
         try:
             async with (
                 load(ground.settings, bench_facts.endless(), LOAD_A_SECOND),
@@ -76,20 +76,6 @@ async def _all_arrived(receiver: Receiver, wanted: dict[str, float]) -> dict[str
 def _arrived(receiver: Receiver, wanted: dict[str, float]) -> dict[str, float]:
     found = {request.json["account"]["id"]: request.at for request in receiver.requests}
     return {account: at for account, at in found.items() if account in wanted}
-
-
-def _settings(url: str) -> str:
-    """A route for every alert."""
-    return f"""
-        [[routes]]
-        name = "all"
-        to = ["hook"]
-        [destinations.hook]
-        kind = "webhook"
-        url = "{url}"
-        secrets = ["{SECRET}"]
-        allow_private = true
-        """
 
 
 MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {"alerts": alerts}

@@ -16,6 +16,21 @@ from standardwebhooks import Webhook as Verifier
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+_TO_HOOK = """
+[[routes]]
+name = "all"
+to = ["hook"]
+[destinations.hook]
+kind = "webhook"
+url = "{url}"
+secrets = ["{secret}"]
+allow_private = true
+"""
+
+
+def to_hook(url: str) -> str:
+    """Settings that route every alert to a receiver, signed with SECRET."""
+    return _TO_HOOK.format(url=url, secret=SECRET)
 
 
 class Request(NamedTuple):

@@ -23,7 +23,7 @@ from models.times import DAY, SECOND, to_text
 from streams.config import kafka_options
 from streams.topics import create_topics, full_name
 from tests.conftest import eventually
-from tests.receiving import SECRET, Answered, Receiver, Request, receiving
+from tests.receiving import Answered, Receiver, Request, receiving, to_hook
 from tests.running import ROOT, Place
 from tests.serving import records
 
@@ -40,18 +40,11 @@ class Post(Place):
     def __init__(self, settings: Settings, folder: Path, hook: str) -> None:
         super().__init__(settings, folder)
         with (folder / "touchline.toml").open("a") as config:
+            config.write(to_hook(hook))
             config.write(
-                f"""
+                """
                 [kafka]
                 session_timeout_seconds = 6.0
-                [[routes]]
-                name = "all"
-                to = ["hook"]
-                [destinations.hook]
-                kind = "webhook"
-                url = "{hook}"
-                secrets = ["{SECRET}"]
-                allow_private = true
                 [delivery]
                 timeout_seconds = 0.5
                 retry_seconds = [0.05, 0.1]

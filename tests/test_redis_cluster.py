@@ -18,23 +18,13 @@ from models.times import to_text
 from streams import embedded
 from tests.clusters import cluster, url_of
 from tests.conftest import eventually
-from tests.receiving import SECRET, receiving
+from tests.receiving import receiving, to_hook
 from tests.running import STORY, Fact, Place, identify, page, supervised, touch, until
 from tests.serving import served
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 VISITORS = 150
-HOOK = """
-[[routes]]
-name = "all"
-to = ["hook"]
-[destinations.hook]
-kind = "webhook"
-url = "{hook}"
-secrets = ["{secret}"]
-allow_private = true
-"""
 REPORTS = (
     "credits --model linear --by channel --grain month",
     "credits --model linear --by channel --where industry=(none)",
@@ -78,7 +68,7 @@ async def test_all_goes_on_a_cluster_as_on_one_redis(
     )
     async with receiving() as receiver:
         place = Place(settings, tmp_path)
-        hook = HOOK.format(hook=receiver.url, secret=SECRET)
+        hook = to_hook(receiver.url)
         place.configure(hook)
         await asyncio.to_thread(place.run, "topics", "--create")
         await asyncio.to_thread(killed_on_the_way, place)
