@@ -13,11 +13,12 @@ import msgspec
 
 from models.bots import STORM_HITS, STORM_SPAN, Aside, is_storm, said_of
 from models.channels import Origin
+from models.columns import pack_hits, unpack_hits
 from models.counts import SHARED, Count, Counted
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink, Verdict
 from models.facts import Hit as HitFact
-from models.hits import Hit, pack_hits, unpack_hits
+from models.hits import Hit
 from models.identity import Link
 from models.paths import EARLIEST, null_path_begins, replaced_path
 from models.reports import (

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple, cast
 
 from models.accounts import Account, Booked
 from models.attribution import MARKOV
+from models.columns import unpack_hits
 from models.conversions import Credit, funnel_stage, milestones_of
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.errors import NotFound
-from models.hits import Hit, unpack_hits
+from models.hits import Hit
 from models.identity import account_id
 from models.markov import UNIT
 from models.members import DealRecord, Person

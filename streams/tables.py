@@ -36,6 +36,7 @@ import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
 from models import lanes
+from models.columns import traces_of
 from models.conversions import (
     Cell,
     Cells,
@@ -51,7 +52,6 @@ from models.conversions import (
 from models.counts import Count, Counts, Numbers, plus
 from models.errors import Fenced
 from models.flows import ALL_TIME, Period
-from models.hits import traces_of
 from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
 from models.settings import Settings
