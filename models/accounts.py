@@ -451,7 +451,8 @@ class Account:
         return found
 
     def _with_persons(self, found: Iterable[tuple[Touch, str]]) -> Iterator[Personal]:
-        return ((touch, self._whose(path)) for touch, path in found)
+        for touch, path in found:  # one by one, also where this is compiled: few are asked for
+            yield touch, self._whose(path)
 
     def _whose(self, path: str) -> str:
         """The person whose touches carry this path, or the path where nobody is known by it."""

@@ -231,7 +231,9 @@ def last_touches(scene: Scene, at: int) -> tuple[Cause, ...]:
 
 def last_of(scene: Scene, at: int) -> Iterator[Personal]:
     """The touches with weight up to an instant, newest first."""
-    return (each for each in scene.before(at) if weight_of(each[0], scene.scale))
+    for each in scene.before(at):  # one by one, also where this is compiled: few are asked for
+        if weight_of(each[0], scene.scale):
+            yield each
 
 
 def owner_of(scene: Scene, at: int) -> str | None:

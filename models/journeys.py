@@ -89,7 +89,8 @@ class Journey:
     def before(self, at: int) -> Iterator[tuple[Touch, str]]:
         """The touches up to an instant with their paths, newest first."""
         last = bisect_right(self.touches, at, key=_at)
-        return ((self.touches[number], self._places[number][-1]) for number in range(last - 1, -1, -1))
+        for number in range(last - 1, -1, -1):  # one by one, also where this is compiled: few are asked for
+            yield self.touches[number], self._places[number][-1]
 
     def _first(self, since: int) -> int:
         return bisect_left(self._places, (since,))

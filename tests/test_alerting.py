@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import msgspec
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import gauge
+from models import accounts, gauge
 from models.accounts import Account
 from models.alerting import finished
 from models.alerts import Alert, encode
@@ -367,3 +367,32 @@ def test_a_long_journey_is_followed_from_its_last_checkpoint() -> None:
         again.hears(touch(400, "demo"))
 
     assert sum(len(call.args[1]) for call in follow.call_args_list) < 20
+
+
+class Watched(Touch, frozen=True, array_like=True):
+    """A touch that notes that it was looked at."""
+
+    looked_at: ClassVar[set[str]] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        Watched.looked_at.add(super().__getattribute__("id"))
+        return super().__getattribute__(name)
+
+
+def looked_at_by_new_touches(journey: int) -> int:
+    """How many touches are looked at for ten that come after a journey of so many, once the account has been cold."""
+    lane = Lane()
+    with mock.patch.object(accounts, "_touch", msgspec.msgpack.Decoder(Watched).decode):
+        lane.hears(*(touch(number * 40 / journey, "call") for number in range(journey)))
+        lane.looks(T0 + 300 * DAY)
+        Watched.looked_at.clear()
+        for number in range(10):
+            lane.hears(touch(50 + number / 100, "call"))
+    assert lane.account.history[-1].at > T0 + 50 * DAY
+    return len(Watched.looked_at)
+
+
+def test_a_new_touch_looks_at_no_more_touches_of_a_long_journey_than_of_a_short_one() -> None:
+    halved = 4  # a search by halves looks at so many more
+
+    assert looked_at_by_new_touches(10_000) <= looked_at_by_new_touches(1_000) + 10 * halved
