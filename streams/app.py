@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import faust
@@ -29,7 +29,7 @@ from streams import children, config, versions
 from streams.backlog import Backlog
 from streams.config import redis_client
 from streams.lane import AWAY, LaneService
-from streams.reaching import until_reached
+from streams.reaching import until_it_works, until_reached
 from streams.reference import rules_from
 from streams.standing import WORKER_PREFIX
 from streams.topics import create_topics
@@ -62,11 +62,11 @@ class Lanes(Service):
 
     async def on_start(self) -> None:
         self.redis = redis_client(self.settings, max_connections=64, socket_keepalive=True)
-        await self._until_it_works(self._reach_servers)
+        await until_it_works(self._prepare, lambda: self.should_stop)
         rules = rules_from(self.settings)
         for name, lane in LANES.items():
             service = self.lanes[name] = LaneService(lane, rules, self.redis, self._backlog)
-            await self._until_it_works(service.start)
+            await until_it_works(service.start, lambda: self.should_stop)
         gc.freeze()
         gc.disable()  # states in memory are no cycles, and looking through them cost a seventh of the CPU
 
@@ -74,23 +74,8 @@ class Lanes(Service):
         await asyncio.gather(*(lane.stop() for lane in self.lanes.values()))
         await self.redis.aclose()
 
-    async def _until_it_works(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Take a step of the start, again while Kafka or Redis is away."""
-        pause = 0.1
-        while not self.should_stop:
-            try:
-                await step()
-                return
-            except Exception as error:
-                if not isinstance(error, AWAY) and not getattr(error, "retriable", False):
-                    raise
-                log.warning("waiting for the servers: %s", error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
-
-    async def _reach_servers(self) -> None:
-        """Both servers answer, the rules in force are known, topics that are missing are made."""
-        await self.redis.ping()
+    async def _prepare(self) -> None:
+        """Know the rules in force, and make the topics that are missing."""
         await self._take_rules()
         await create_topics(self.settings)
 

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from mode import Service
@@ -37,6 +37,7 @@ from models.times import SECOND, to_text
 from streams.dead_letters import undelivered
 from streams.delivery_tables import NOTHING_DUE, Claim, DeliveryTables, Record
 from streams.lane import AWAY
+from streams.reaching import until_it_works
 from streams.receivers import Receivers
 from streams.topics import DEAD_LETTERS, DELIVERIES
 
@@ -46,7 +47,6 @@ AWAY_SECONDS = 0.5
 STOP_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 def now() -> int:
@@ -170,13 +170,3 @@ def _entry(claim: Claim, item: Item, settled: Settled, answer: Answer) -> Record
 
 def _letter(claim: Claim, item: Item, answer: Answer) -> Record:
     return Record(DEAD_LETTERS, item.alert_id.encode(), undelivered(item, claim.destination, answer))
-
-
-async def until_it_works(step: Callable[[], Awaitable[T]]) -> T:
-    """The result of a step, taken again while Redis is away."""
-    while True:
-        try:
-            return await step()
-        except AWAY as error:
-            log.warning("waiting for Redis: %s", error)
-        await asyncio.sleep(AWAY_SECONDS)

@@ -26,16 +26,15 @@ from models.money import Rates
 from models.posting import Parcel, Source, is_forgotten, month_of, parcels
 from models.settings import Settings
 from streams import config
-from streams.couriers import Couriers, now, until_it_works
+from streams.couriers import Couriers, now
 from streams.dead_letters import dead_letter
 from streams.delivery_tables import DeliveryTables, Record
 from streams.lane import AWAY
-from streams.reaching import until_reached
+from streams.reaching import until_it_works, until_reached
 from streams.topics import ALERTS, DEAD_LETTERS, DELIVERIES, MAX_LETTER_BYTES, create_topics, full_name
 
 AGENT_FAILED = 70
 PUBLISH_SECONDS = 0.1
-START_PAUSE_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -187,14 +186,7 @@ def _credentials(settings: Settings) -> Any:
 async def _prepare(settings: Settings) -> None:
     """Return once both servers answer, and Kafka has the topics. Raises BadInput when settings keep us out."""
     await until_reached(settings)
-    while True:
-        try:
-            return await create_topics(settings)
-        except Exception as error:
-            if not getattr(error, "retriable", False):
-                raise
-            log.warning("waiting for Kafka: %s", error)
-        await asyncio.sleep(START_PAUSE_SECONDS)
+    await until_it_works(lambda: create_topics(settings))
 
 
 def run(settings: Settings) -> None:

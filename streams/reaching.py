@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from aiokafka.conn import create_conn
@@ -32,8 +32,10 @@ from models.settings import Settings
 from streams.config import kafka_options, redis_client, without_password
 from streams.redis_clients import REDIS_AWAY
 
+T = TypeVar("T")
+
 PROBE_SECONDS = 4.0
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 _WRONG_NAME = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
@@ -55,14 +57,23 @@ async def check(settings: Settings) -> None:
 
 async def until_reached(settings: Settings) -> None:
     """Return once both servers answer. Raises BadInput for a wrong setting."""
+    await until_it_works(lambda: reach(settings))
+
+
+async def until_it_works(step: Callable[[], Awaitable[T]], is_ending: Callable[[], bool] = lambda: False) -> T | None:
+    """The result of a step, taken again after longer and longer pauses while Kafka or Redis is away.
+
+    None when all ends before.
+    """
     pause = FIRST_PAUSE_SECONDS
-    while True:
+    while not is_ending():
         try:
-            return await reach(settings)
-        except Unavailable as error:
+            return await step()
+        except (Unavailable, KafkaError, *REDIS_AWAY) as error:
             log.warning("waiting for the servers: %s", error)
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+    return None
 
 
 # --- Kafka ------------------------------------------------------------------------------
