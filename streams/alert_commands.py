@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from aiokafka import TopicPartition
 
 from models.alerts import sample_alert
 from models.destinations import kind_of
@@ -16,7 +17,7 @@ from models.errors import NotFound, TouchlineError, Unavailable
 from models.posting import headers_of_test, receivers_of_test
 from models.settings import Settings
 from models.times import to_text
-from streams import config
+from streams import config, kafka_clients
 from streams.commands import in_style, on_tables, quiet_clients
 from streams.printing import Style, show
 from streams.topics import ALERTS, DELIVERIES, full_name
@@ -130,41 +131,26 @@ def _row(destination: str, route: str | None, entry: Mapping[str, Any] | None) -
 
 
 async def _produce(settings: Settings, id: str, headers: list[tuple[str, str]]) -> None:
-    from aiokafka import AIOKafkaProducer
-    from aiokafka.errors import KafkaError
-
     alert = sample_alert(id, to_text(time.time_ns() // 1000))
-    try:
-        async with AIOKafkaProducer(**config.kafka_options(settings)) as producer:
-            await producer.send_and_wait(
-                full_name(settings, ALERTS),
-                key=alert.account.id.encode(),
-                value=msgspec.json.encode(alert),
-                headers=[(name, value.encode()) for name, value in headers],
-            )
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
+    async with kafka_clients.producer(settings) as producer:
+        await producer.send_and_wait(
+            full_name(settings, ALERTS),
+            key=alert.account.id.encode(),
+            value=msgspec.json.encode(alert),
+            headers=[(name, value.encode()) for name, value in headers],
+        )
 
 
 @asynccontextmanager
 async def _following(settings: Settings) -> AsyncIterator[AsyncIterator[Mapping[str, Any]]]:
     """What is written into `deliveries` from now on."""
-    from aiokafka import AIOKafkaConsumer, TopicPartition
-    from aiokafka.errors import KafkaError
-
     name = full_name(settings, DELIVERIES)
-    consumer = AIOKafkaConsumer(**config.kafka_options(settings), enable_auto_commit=False)
-    try:
-        await consumer.start()
+    async with kafka_clients.consumer(settings) as consumer:
         parts = [TopicPartition(name, part) for part in range(settings.partitions)]
         consumer.assign(parts)
         for part, end in (await consumer.end_offsets(parts)).items():
             consumer.seek(part, end)
         yield _decoded(consumer)
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
-    finally:
-        await consumer.stop()
 
 
 async def _decoded(consumer: Any) -> AsyncIterator[Mapping[str, Any]]:

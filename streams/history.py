@@ -4,17 +4,16 @@ What a report says of a past day, a back-test and the audit are plain batches ov
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, MutableMapping
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
 
-from models.errors import Unavailable
 from models.recompute import RawFact
 from models.settings import Settings
-from streams.config import kafka_options
+from streams import kafka_clients
 from streams.standing import Place, Standing
 from streams.topics import OUTSIDE, full_name
 
@@ -62,32 +61,25 @@ async def _facts_before(
     settings: Settings, offsets: Mapping[Place, int]
 ) -> AsyncIterator[Callable[[], Coroutine[Any, Any, list[RawFact]]]]:
     """Gives the facts before these offsets in batches, an empty one at the end."""
-    topics = {full_name(settings, topic): topic for topic in OUTSIDE}
     left = {TopicPartition(full_name(settings, topic), each): offset for (topic, each), offset in offsets.items()}
-    consumer = AIOKafkaConsumer(
-        **kafka_options(settings), enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
-    )
-
-    async def next_batch() -> list[RawFact]:
-        batch: list[RawFact] = []
-        while left and not batch:
-            polled = await consumer.getmany(*left, timeout_ms=200)
-            for place, records in polled.items():
-                within = (record for record in records if record.offset < left[place])
-                batch += (RawFact(topics[place.topic], each.value, each.timestamp * 1000) for each in within)
-            for place in list(left):
-                if await consumer.position(place) >= left[place]:
-                    del left[place]
-        return batch
-
-    try:
-        await consumer.start()
+    async with kafka_clients.consumer(settings, max_partition_fetch_bytes=_FETCH_BYTES) as consumer:
         consumer.assign(list(left))
         if left:
             await consumer.seek_to_beginning(*left)
-        yield next_batch
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
-    finally:
-        with suppress(KafkaError):
-            await consumer.stop()
+        yield partial(_next_batch, consumer, {full_name(settings, topic): topic for topic in OUTSIDE}, left)
+
+
+async def _next_batch(
+    consumer: Any, topics: Mapping[str, str], left: MutableMapping[TopicPartition, int]
+) -> list[RawFact]:
+    """The next facts of the partitions that are not read up to their offset; those that are leave `left`."""
+    batch: list[RawFact] = []
+    while left and not batch:
+        polled = await consumer.getmany(*left, timeout_ms=200)
+        for place, records in polled.items():
+            within = (record for record in records if record.offset < left[place])
+            batch += (RawFact(topics[place.topic], each.value, each.timestamp * 1000) for each in within)
+        for place in list(left):
+            if await consumer.position(place) >= left[place]:
+                del left[place]
+    return batch

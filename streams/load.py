@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from models import decoding, facts
-from models.errors import BadInput, NotFound, Unavailable
+from models.errors import BadInput, NotFound
 from models.partitions import partition_of
 from models.settings import Settings
-from streams import config, topics
+from streams import config, kafka_clients, topics
 from streams.mapping import RowMap, plain_map, read_map
 from streams.rows import RawRow, Rows
 
@@ -212,16 +211,9 @@ def open_rows(name: str, mapping: RowMap | None, closing: ExitStack) -> Opened:
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Sender]:
     """A sender that is connected to Kafka, whose errors leave as Unavailable."""
-    producer = AIOKafkaProducer(
-        **config.kafka_options(settings), acks="all", enable_idempotence=True, max_batch_size=BATCH_BYTES
-    )
-    try:
-        await producer.start()
+    options = {"acks": "all", "enable_idempotence": True, "max_batch_size": BATCH_BYTES}
+    async with kafka_clients.producer(settings, **options) as producer:
         yield Sender(producer, settings)
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error!r}") from error
-    finally:
-        await producer.stop()
 
 
 def _check_columns(file: Rows, mapping: RowMap) -> None:

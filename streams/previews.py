@@ -17,11 +17,11 @@ from models.errors import BadInput, NotFound, Unavailable
 from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from models.times import SECOND, to_text
-from streams import standing, versions
+from streams import kafka_clients, standing, versions
 from streams.load import connected
 from streams.standing import RUN_KEY, Standing
 from streams.tables import delete_tables, table_key
-from streams.topics import INTERNAL, OUTSIDE, SETTINGS, admin, create_topics, full_name
+from streams.topics import INTERNAL, OUTSIDE, SETTINGS, create_topics, full_name
 from streams.versions import PREVIEWS_KEY, Change, Preview
 from streams.waiting import POLL_SECONDS, pausing, still
 
@@ -190,7 +190,7 @@ async def _delete(redis: Any, settings: Settings) -> None:
         await delete_tables(redis, settings, lane)
     await redis.delete(versions.rules_key(settings.lanes.version))
     if settings.lanes.version:
-        async with admin(settings) as kafka:
+        async with kafka_clients.admin(settings) as kafka:
             await kafka.delete_topics([full_name(settings, topic) for topic in INTERNAL])
 
 

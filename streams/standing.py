@@ -6,16 +6,15 @@ Read by `wait`, `audit`, `rebuild` and `report lanes`; none of them needs a work
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
 
-from models.errors import Unavailable
 from models.lanes import LANES
 from models.settings import Settings
-from streams.config import kafka_options
+from streams import kafka_clients
 from streams.tables import Book, table_key
 from streams.topics import INTERNAL, full_name
 
@@ -110,27 +109,20 @@ async def ends_reader(settings: Settings) -> AsyncIterator[ReadEnds]:
 
     A topic that does not exist yet ends at 0.
     """
-    consumer = AIOKafkaConsumer(**kafka_options(settings), retry_backoff_ms=_BACKOFF_MS)
+    async with kafka_clients.consumer(settings, retry_backoff_ms=_BACKOFF_MS) as consumer:
+        yield partial(_ends_of, consumer, settings)
 
-    async def ends(topics: Iterable[str]) -> Ends:
-        existing = await consumer.topics()
-        places = {
-            TopicPartition(full_name(settings, topic), partition): (topic, partition)
-            for topic in topics
-            for partition in range(settings.partitions)
-        }
-        known = [place for place in places if place.topic in existing]
-        found = await consumer.end_offsets(known) if known else {}
-        return {place: found.get(where, 0) for where, place in places.items()}
 
-    try:
-        await consumer.start()
-        yield ends
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
-    finally:
-        with suppress(KafkaError):
-            await consumer.stop()
+async def _ends_of(consumer: Any, settings: Settings, topics: Iterable[str]) -> Ends:
+    existing = await consumer.topics()
+    places = {
+        TopicPartition(full_name(settings, topic), partition): (topic, partition)
+        for topic in topics
+        for partition in range(settings.partitions)
+    }
+    known = [place for place in places if place.topic in existing]
+    found = await consumer.end_offsets(known) if known else {}
+    return {place: found.get(where, 0) for where, place in places.items()}
 
 
 async def workers(redis: Any) -> dict[str, dict[str, Any]]:

@@ -7,22 +7,20 @@ and for our own deliveries: alerts, and what became of them.
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from models.errors import BadInput, Unavailable
 from models.facts import FACT_TOPICS
 from models.lanes import LANES
 from models.settings import Settings
-from streams.config import kafka_options
+from streams import kafka_clients
 
 DEAD_LETTERS = "dead-letters"
 ALERTS = "alerts"
@@ -77,7 +75,7 @@ async def create_topics(settings: Settings) -> None:
     Raises BadInput when one exists with another number of partitions than the settings
     say, Unavailable when Kafka is away or refuses.
     """
-    async with admin(settings) as kafka:
+    async with kafka_clients.admin(settings) as kafka:
         known = await _partitions(kafka)
         missing = [_new(settings, topic) for topic in ALL if full_name(settings, topic) not in known]
         await _make(kafka, missing)
@@ -90,7 +88,7 @@ async def create_topics(settings: Settings) -> None:
 
 async def list_topics(settings: Settings) -> list[TopicRow]:
     """Every topic of ours, in the order of `ALL`, with what is in it."""
-    async with admin(settings) as kafka:
+    async with kafka_clients.admin(settings) as kafka:
         partitions = await _partitions(kafka)
     records = await _records(settings, partitions)
     return [
@@ -98,19 +96,6 @@ async def list_topics(settings: Settings) -> list[TopicRow]:
         for topic in ALL
         for name in [full_name(settings, topic)]
     ]
-
-
-@asynccontextmanager
-async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A connected admin client; Kafka's own errors leave as Unavailable."""
-    kafka = AIOKafkaAdminClient(**kafka_options(settings))
-    try:
-        await kafka.start()
-        yield kafka
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
-    finally:
-        await kafka.close()
 
 
 def _new(settings: Settings, topic: str) -> NewTopic:
@@ -174,20 +159,7 @@ async def _records(settings: Settings, partitions: Mapping[str, int]) -> dict[st
     parts = [TopicPartition(name, part) for name in ours for part in range(partitions[name])]
     if not parts:
         return {}
-    async with _consumer(settings) as consumer:
+    async with kafka_clients.consumer(settings) as consumer:
         first: dict[Any, int] = await consumer.beginning_offsets(parts)
         last: dict[Any, int] = await consumer.end_offsets(parts)
     return {name: sum(last[part] - first[part] for part in parts if part.topic == name) for name in ours}
-
-
-@asynccontextmanager
-async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(**kafka_options(settings))
-    try:
-        await consumer.start()
-        yield consumer
-    except KafkaError as error:
-        raise Unavailable(f"Kafka at {settings.kafka.bootstrap}: {error}") from error
-    finally:
-        with contextlib.suppress(KafkaError):
-            await consumer.stop()

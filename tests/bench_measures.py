@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from models.partitions import partition_of
 from models.settings import Settings
-from streams import children, topics
+from streams import children, kafka_clients, topics
 from streams.config import kafka_options
 from streams.standing import LanePartition
 from tests import bench_facts
@@ -108,7 +108,7 @@ async def _begin_again(ground: Ground) -> None:
     """Empty the tables and the internal topics; the facts stay."""
     await ground.redis.flushall()
     names = [topics.full_name(ground.settings, each) for each in (*topics.INTERNAL, topics.DEAD_LETTERS)]
-    async with topics.admin(ground.settings) as kafka:
+    async with kafka_clients.admin(ground.settings) as kafka:
         await kafka.delete_topics(names)
         await _gone(kafka, names)
     await topics.create_topics(ground.settings)
