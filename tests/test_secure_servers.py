@@ -32,6 +32,8 @@ pytestmark = [
 README = (ROOT / "README.md").read_text()
 WRITTEN = next(each for each in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if "SASL_SSL" in each)
 """The settings as the README shows them."""
+ASKING = {"kafka": ("topics",), "redis": ("report", "waiting")}
+"""A command that asks nobody but this server."""
 HERE = {
     "kafka-1:9093,kafka-2:9093": "{kafka.sasl}",
     "redis:6379": "{redis}",
@@ -128,49 +130,38 @@ async def test_a_client_certificate_and_a_password_from_the_environment_let_in(
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("server", "right", "wrong", "said"),
     [
-        ("s3cret&more", "guessed", "kafka.sasl_username, kafka.sasl_password: expected a user and password that"),
-        ("SCRAM-SHA-512", "SCRAM-SHA-256", "kafka.sasl_mechanism: expected one that"),
-        ("ssl_cafile", "# ssl_cafile", "kafka.ssl_cafile: expected the authority that signed"),
-        ("ca.pem", "missing.pem", "kafka.ssl_cafile: expected a file that can be read"),
-        ("/etc/touchline/ca.pem", "{certificates.key}", "kafka.ssl_cafile: expected certificates and keys as PEM"),
-        ("SASL_SSL", "PLAINTEXT", "kafka.security_protocol: expected SSL or SASL_SSL"),
-        ("SASL_SSL", "SASL_PLAINTEXT", "kafka.security_protocol: expected SSL or SASL_SSL"),
-        ("kafka-1:9093", "{kafka.plain}", "kafka.security_protocol: expected PLAINTEXT or SASL_PLAINTEXT"),
-    ],
-)
-async def test_a_wrong_setting_of_kafka_is_named(
-    secured: Secured, tmp_path: Path, right: str, wrong: str, said: str
-) -> None:
-    place = place_of(secured, tmp_path, WRITTEN.replace(right, wrong, 1))
-
-    await asyncio.to_thread(refused, place, said, "topics")
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong", "said"),
-    [
+        ("kafka", "s3cret&more", "guessed", "kafka.sasl_username, kafka.sasl_password: expected a user and password"),
+        ("kafka", "SCRAM-SHA-512", "SCRAM-SHA-256", "kafka.sasl_mechanism: expected one that"),
+        ("kafka", "ssl_cafile", "# ssl_cafile", "kafka.ssl_cafile: expected the authority that signed"),
+        ("kafka", "ca.pem", "missing.pem", "kafka.ssl_cafile: expected a file that can be read"),
+        ("kafka", "/etc/touchline/ca.pem", "{certificates.key}", "kafka.ssl_cafile: expected certificates and keys as"),
+        ("kafka", "SASL_SSL", "PLAINTEXT", "kafka.security_protocol: expected SSL or SASL_SSL"),
+        ("kafka", "SASL_SSL", "SASL_PLAINTEXT", "kafka.security_protocol: expected SSL or SASL_SSL"),
+        ("kafka", "kafka-1:9093", "{kafka.plain}", "kafka.security_protocol: expected PLAINTEXT or SASL_PLAINTEXT"),
         (
+            "redis",
             "s3cret%26more",
             "guessed",
             "redis.url: expected a user and password that it takes, got rediss://touchline:***@",
         ),
-        ("touchline:s3cret%26more@", "", "redis.url: expected a user and password that it takes, got rediss://"),
-        ("ssl_cafile", "# ssl_cafile", "redis.ssl_cafile: expected the authority that signed"),
-        ("rediss:", "redis:", "redis.url: expected rediss:// (this Redis speaks TLS)"),
-        ("redis:6379", "{plain_redis}", "redis.url: expected redis:// (this Redis speaks no TLS)"),
-        ("rediss:", "rediss+cluster:", "redis.url: expected redis:// or rediss:// (this Redis is no cluster)"),
-        ("rediss:", "http:", "redis.url: expected redis://, rediss://, redis+cluster:// or rediss+cluster://"),
+        ("redis", "touchline:s3cret%26more@", "", "redis.url: expected a user and password that it takes, got rediss"),
+        ("redis", "ssl_cafile", "# ssl_cafile", "redis.ssl_cafile: expected the authority that signed"),
+        ("redis", "rediss:", "redis:", "redis.url: expected rediss:// (this Redis speaks TLS)"),
+        ("redis", "redis:6379", "{plain_redis}", "redis.url: expected redis:// (this Redis speaks no TLS)"),
+        ("redis", "rediss:", "rediss+cluster:", "redis.url: expected redis:// or rediss:// (this Redis is no cluster)"),
+        ("redis", "rediss:", "http:", "redis.url: expected redis://, rediss://, redis+cluster:// or rediss+cluster://"),
     ],
 )
-async def test_a_wrong_setting_of_redis_is_named(
-    secured: Secured, tmp_path: Path, right: str, wrong: str, said: str
+async def test_a_wrong_setting_is_named(
+    secured: Secured, tmp_path: Path, server: str, right: str, wrong: str, said: str
 ) -> None:
-    kafka, _, redis = WRITTEN.partition("[redis]")
-    place = place_of(secured, tmp_path, f"{kafka}[redis]{redis.replace(right, wrong)}")
+    tables = dict(zip(ASKING, re.split(r"(?=\[redis\])", WRITTEN), strict=True))
+    tables[server] = tables[server].replace(right, wrong, 1)
+    place = place_of(secured, tmp_path, "".join(tables.values()))
 
-    await asyncio.to_thread(refused, place, said, "report", "waiting")
+    await asyncio.to_thread(refused, place, said, *ASKING[server])
 
 
 async def test_no_process_waits_for_servers_that_a_wrong_password_keeps_it_out_of(
