@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ from models.settings import Settings
 from streams.printing import STYLES
 
 T = TypeVar("T")
+Command = Callable[..., None]
+Option = Callable[[Command], Command]
 
 in_style = click.option(
     "--format", "style", type=click.Choice(STYLES), default="table", show_default=True, help="How to print rows."
@@ -31,6 +33,26 @@ filtered = click.option(
     callback=_conditions,
     help="Only accounts with one of these values, (none) for no value; several conditions all hold.",
 )
+
+
+def in_order(*options: Option) -> Option:
+    """All of these options as one, listed in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def in_periods(grains: Iterable[str]) -> Option:
+    """The options of which days are asked for, and by which of these grains."""
+    return in_order(
+        click.option("--grain", default="total", show_default=True, help=", ".join(grains)),
+        click.option("--from", "since", metavar="DAY", help="First day, such as 2026-04-01."),
+        click.option("--to", "until", metavar="DAY", help="Last day, included."),
+    )
 
 
 def on_tables(work: Callable[[Any, Settings], Awaitable[T]], *, as_configured: bool = False) -> T:

@@ -9,7 +9,7 @@ import click
 from models.errors import TouchlineError
 from models.settings import Settings
 from streams import links
-from streams.commands import in_style, on_tables
+from streams.commands import in_order, in_style, on_tables
 from streams.links import Said
 from streams.printing import Style, show
 from streams.waiting import until_caught_up
@@ -31,16 +31,12 @@ def unlink() -> None:
     """Withdraw a link between people, of a person to an account, or between accounts."""
 
 
-def _does(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that every one of these commands has."""
-    options = (
-        click.option("--dry-run", is_flag=True, help="Produce nothing, only print the facts."),
-        click.option("--wait", "waits", is_flag=True, help="Return once the totals are those after it."),
-        in_style,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_does = in_order(
+    click.option("--dry-run", is_flag=True, help="Produce nothing, only print the facts."),
+    click.option("--wait", "waits", is_flag=True, help="Return once the totals are those after it."),
+    in_style,
+)
+"""The options that every one of these commands has."""
 
 
 @link.command("person")
@@ -49,7 +45,7 @@ def _does(command: Callable[..., None]) -> Callable[..., None]:
 @_does
 def link_person(id: str, into: str, **options: Any) -> None:
     """The person id ID is the person INTO (an alias)."""
-    _do(lambda redis, settings: links.link_person(redis, settings, id, into), **options)
+    _do(links.link_person, id, into, **options)
 
 
 @link.command("contact")
@@ -58,7 +54,7 @@ def link_person(id: str, into: str, **options: Any) -> None:
 @_does
 def link_contact(person: str, account: str, **options: Any) -> None:
     """PERSON belongs to ACCOUNT (a contact-change of the source `touchline`)."""
-    _do(lambda redis, settings: links.link_contact(redis, settings, person, account), **options)
+    _do(links.link_contact, person, account, **options)
 
 
 @link.command("account")
@@ -67,7 +63,7 @@ def link_contact(person: str, account: str, **options: Any) -> None:
 @_does
 def link_account(id: str, into: str, **options: Any) -> None:
     """The account ID is merged into the account INTO (an account-change)."""
-    _do(lambda redis, settings: links.link_account(redis, settings, id, into), **options)
+    _do(links.link_account, id, into, **options)
 
 
 @unlink.command("person")
@@ -76,7 +72,7 @@ def link_account(id: str, into: str, **options: Any) -> None:
 @_does
 def unlink_person(id: str, other: str | None, **options: Any) -> None:
     """The person id ID is not OTHER (default: not anybody else); withdraws the messages that say so."""
-    _do(lambda redis, settings: links.unlink_person(redis, settings, id, other), **options)
+    _do(links.unlink_person, id, other, **options)
 
 
 @unlink.command("message")
@@ -109,7 +105,7 @@ def unlink_message(
 @_does
 def unlink_contact(person: str, source: str | None, **options: Any) -> None:
     """PERSON does not belong to the account that contact-changes named."""
-    _do(lambda redis, settings: links.unlink_contact(redis, settings, person, source), **options)
+    _do(links.unlink_contact, person, source, **options)
 
 
 @unlink.command("account")
@@ -117,14 +113,16 @@ def unlink_contact(person: str, source: str | None, **options: Any) -> None:
 @_does
 def unlink_account(id: str, **options: Any) -> None:
     """The account ID is not merged into another any more."""
-    _do(lambda redis, settings: links.unlink_account(redis, settings, id), **options)
+    _do(links.unlink_account, id, **options)
 
 
-def _do(decide: Callable[[Any, Settings], Awaitable[list[Said]]], *, dry_run: bool, waits: bool, style: Style) -> None:
-    """Decide which facts say it, produce them, tell what was done."""
+def _do(
+    decide: Callable[..., Awaitable[list[Said]]], *ids: str | None, dry_run: bool, waits: bool, style: Style
+) -> None:
+    """Decide which facts say it of these ids, produce them, tell what was done."""
 
     async def done(redis: Any, settings: Settings) -> list[Said]:
-        said = await decide(redis, settings)
+        said = await decide(redis, settings, *ids)
         if said and not dry_run:
             await links.produce(settings, said)
         return said

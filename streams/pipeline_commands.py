@@ -8,7 +8,7 @@ import click
 from models.funnel import BY
 from streams import outlook
 from streams import pipeline as of_pipeline
-from streams.commands import filtered, in_style, on_tables
+from streams.commands import filtered, in_order, in_periods, in_style, on_tables
 from streams.printing import Row, Style, show
 
 NO_VALUE = "(none)"
@@ -23,19 +23,7 @@ _VELOCITY = (
 )  # fmt: skip
 
 
-def _in_period(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which days are asked for."""
-    options = (
-        click.option("--grain", default="total", show_default=True, help=", ".join(of_pipeline.GRAINS)),
-        click.option("--from", "since", metavar="DAY", help="First day, such as 2026-04-01."),
-        click.option("--to", "until", metavar="DAY", help="Last day, included."),
-        _day,
-        filtered,
-        in_style,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_in_period = in_order(in_periods(of_pipeline.GRAINS), _day, filtered, in_style)
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """`touchline report …`: the reports of streams.reports, printed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -9,7 +9,7 @@ from models.attribution import BUILT_IN, MARKOV
 from models.conversions import DIMENSIONS
 from models.errors import BadInput
 from streams import earned, pipeline_commands, reports
-from streams.commands import filtered, in_style, on_tables
+from streams.commands import Option, filtered, in_order, in_periods, in_style, on_tables
 from streams.committee_commands import account, person
 from streams.journeys import Document
 from streams.printing import Row, Style, money, show
@@ -35,23 +35,17 @@ report.add_command(warmth)
 report.add_command(alerts)
 
 
-def _by(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _by(**options: Any) -> Option:
     return click.option("--by", metavar="DIMENSION", help=", ".join(DIMENSIONS), **options)
 
 
-def _asks(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which credits are added up."""
-    options = (
-        click.option("--conversion", default="won", show_default=True, help=_CONVERSIONS),
-        click.option("--grain", default="total", show_default=True, help=", ".join(earned.GRAINS)),
-        click.option("--from", "since", metavar="DAY", help="First day, such as 2026-04-01."),
-        click.option("--to", "until", metavar="DAY", help="Last day, included."),
-        filtered,
-        in_style,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_asks = in_order(
+    click.option("--conversion", default="won", show_default=True, help=_CONVERSIONS),
+    in_periods(earned.GRAINS),
+    filtered,
+    in_style,
+)
+"""The options that say which credits are added up."""
 
 
 @report.command()
