@@ -19,117 +19,97 @@ from streams import outlook, pipeline, reports, side_by_side
 Q = TypeVar("Q", bound=msgspec.Struct)
 
 
-class CreditsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `credits`; the days of `from` and `to` are both included."""
+class Filtered(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"since": "from", "until": "to"}
+):
+    """What every report on totals takes: of which accounts."""
 
-    model: str
-    by: str
-    conversion: str = "won"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
     where: tuple[str, ...] = ()
 
 
-class CompareQuery(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    rename={"since": "from", "until": "to", "versions": "settings"},
-):
-    """The parameters of `compare`: as of `credits`, with several models, or two `settings` versions."""
+class DayQuery(Filtered, frozen=True, kw_only=True):
+    """The parameters of reports for a day."""
+
+    day: str | None = None
+
+
+class InPeriods(Filtered, frozen=True, kw_only=True):
+    """Apart by which periods, between which days, both included."""
+
+    grain: str = "total"
+    since: str | None = None
+    until: str | None = None
+
+
+class SourcedQuery(InPeriods, frozen=True, kw_only=True):
+    """The parameters of `sourced`: which credits are added up."""
+
+    by: str = "team"
+    conversion: str = "won"
+
+
+class CreditsQuery(SourcedQuery, frozen=True, kw_only=True):
+    """The parameters of `credits`: as of `sourced`, under a model."""
+
+    model: str
+    by: str
+
+
+class CompareQuery(SourcedQuery, frozen=True, kw_only=True, rename={"versions": "settings"}):
+    """The parameters of `compare`: as of `sourced`, under several models, or two versions of the `settings`."""
 
     models: str
     by: str
     versions: str | None = None
-    conversion: str = "won"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
-    where: tuple[str, ...] = ()
 
 
-class SourcedQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `sourced`: as of `credits`, without a model."""
-
-    by: str = "team"
-    conversion: str = "won"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class PipelineQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PipelineQuery(DayQuery, frozen=True, kw_only=True):
     """The parameters of `pipeline`."""
 
     by: str = "stage"
     model: str = "first_touch"
-    day: str | None = None
-    where: tuple[str, ...] = ()
 
 
-class ForecastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ForecastQuery(DayQuery, frozen=True, kw_only=True):
     """The parameters of `forecast`."""
 
     grain: str = "month"
     periods: int | None = None
-    day: str | None = None
-    where: tuple[str, ...] = ()
 
 
-class DayQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of reports for a day."""
-
-    day: str | None = None
-    where: tuple[str, ...] = ()
-
-
-class BacktestQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+class BacktestQuery(Filtered, frozen=True, kw_only=True):
     """The parameters of the back-test; the months of `from` and `to` are both included."""
 
     ahead: int = 1
     since: str | None = None
     until: str | None = None
-    where: tuple[str, ...] = ()
 
 
-class VelocityQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `velocity`; the days of `from` and `to` are both included."""
+class VelocityQuery(InPeriods, frozen=True, kw_only=True):
+    """The parameters of `velocity`."""
 
     by: str = "total"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
     day: str | None = None
-    where: tuple[str, ...] = ()
 
 
-class FunnelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
-    """The parameters of `funnel`; the days of `from` and `to` are both included."""
+class FunnelQuery(InPeriods, frozen=True, kw_only=True):
+    """The parameters of `funnel`."""
 
     model: str = "linear"
     conversion: str = "won"
-    grain: str = "total"
-    since: str | None = None
-    until: str | None = None
     day: str | None = None
-    where: tuple[str, ...] = ()
 
 
-class WarmthQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of `warmth`."""
-
-    state: str | None = None
-    limit: int = 50
-    where: tuple[str, ...] = ()
-
-
-class AlertsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AlertsQuery(Filtered, frozen=True, kw_only=True):
     """The parameters of `alerts`."""
 
     limit: int = 50
-    where: tuple[str, ...] = ()
+
+
+class WarmthQuery(AlertsQuery, frozen=True, kw_only=True):
+    """The parameters of `warmth`: as of `alerts`, in which state."""
+
+    state: str | None = None
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,8 +5,7 @@ conversion. All read Redis only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from models.attribution import BUILT_IN, MARKOV, PARTICIPATION
 from models.catalogue import conversion_kinds, every_model, kept_models
@@ -16,6 +15,7 @@ from models.filters import Where
 from models.flows import Period
 from models.markov import apportioned
 from models.settings import Settings
+from streams.asked import InPeriods, days_between, one_of
 from streams.effects import removal_effects
 from streams.filtered import read_cells
 
@@ -27,6 +27,13 @@ _LINEAR = 2 * BUILT_IN.index("linear")
 _SMALLEST = "team"
 """The dimension with the fewest cells; in each of them a day's credits add up to the same."""
 _ALIASES = {"touch_kind": "kind", "stage": "funnel_stage", "landing": "landing_page"}
+
+
+class Asked(InPeriods, total=False):
+    """Which credits are added up: of which conversion (`won` by default), when, of which accounts (all by default)."""
+
+    conversion: str
+    where: Where
 
 
 class Query(NamedTuple):
@@ -42,6 +49,7 @@ class Query(NamedTuple):
     conversion: str
     grain: str
     days: Period
+    where: Where
 
     def period(self, day: str) -> str:
         """The name of the period of a day or month."""
@@ -58,19 +66,15 @@ async def credits(
     *,
     model: str,
     by: str,
-    conversion: str = "won",
-    grain: str = "total",
-    since: str | None = None,
-    until: str | None = None,
-    where: Where = (),
+    **asked: Unpack[Asked],
 ) -> list[Row]:
     """Rows {period, <by>: value, count, amount, currency}: by period, then the greatest amount first.
 
     A value of None is a touch without the dimension. Refunds are within `won`, on their
     own days. Raises BadInput for anything unknown.
     """
-    query = _checked(settings, [model], by, conversion=conversion, grain=grain, since=since, until=until)
-    sums = await _sums(redis, settings, query, where)
+    query = _checked(settings, [model], by, **asked)
+    sums = await _sums(redis, settings, query)
     return [
         {"period": period, by: value, "count": count, "amount": amount, "currency": settings.currency}
         for (period, value), (count, amount) in _sorted(sums)
@@ -83,15 +87,11 @@ async def compare(
     *,
     models: Sequence[str],
     by: str,
-    conversion: str = "won",
-    grain: str = "total",
-    since: str | None = None,
-    until: str | None = None,
-    where: Where = (),
+    **asked: Unpack[Asked],
 ) -> list[Row]:
     """Rows {period, <by>: value, <model>: {count, amount} …, currency}, ordered by the first model."""
-    query = _checked(settings, models, by, conversion=conversion, grain=grain, since=since, until=until)
-    sums = await _sums(redis, settings, query, where)
+    query = _checked(settings, models, by, **asked)
+    sums = await _sums(redis, settings, query)
     return [
         {"period": period, by: value, **_by_model(query.models, numbers), "currency": settings.currency}
         for (period, value), numbers in _sorted(sums)
@@ -103,11 +103,7 @@ async def sourced(
     settings: Settings,
     *,
     by: str = "team",
-    conversion: str = "won",
-    grain: str = "total",
-    since: str | None = None,
-    until: str | None = None,
-    where: Where = (),
+    **asked: Unpack[Asked],
 ) -> list[Row]:
     """Rows {period, <by>: value, sourced: {count, amount}, influenced: {count, amount}, currency}.
 
@@ -115,8 +111,7 @@ async def sourced(
     when it has any; so what is influenced does not add up. Greatest sourced amount first.
     """
     models = {"first_touch": "sourced", PARTICIPATION: "influenced"}
-    days: dict[str, Any] = {"grain": grain, "since": since, "until": until}
-    rows = await compare(redis, settings, models=tuple(models), by=by, conversion=conversion, **days, where=where)
+    rows = await compare(redis, settings, models=tuple(models), by=by, **asked)
     return [{models.get(name, name): value for name, value in row.items()} for row in rows]
 
 
@@ -139,13 +134,14 @@ def _checked(
     models: Iterable[str],
     by: str,
     *,
-    conversion: str,
-    grain: str,
-    since: str | None,
-    until: str | None,
+    conversion: str = "won",
+    grain: str = "total",
+    since: str | None = None,
+    until: str | None = None,
+    where: Where = (),
 ) -> Query:
     every, kept = every_model(settings), kept_models(settings)
-    known = tuple(dict.fromkeys(_one_of("model", every, model) for model in models))
+    known = tuple(dict.fromkeys(one_of("model", every, model) for model in models))
     if not known:
         raise BadInput("models", f"one or more of {', '.join(every)}", "nothing")
     dimension = dimension_of(by)
@@ -155,35 +151,23 @@ def _checked(
         known,
         tuple(2 * kept.index(model) if model in kept else None for model in known),
         dimension,
-        _one_of("conversion", conversion_kinds(settings), conversion),
-        _one_of("grain", GRAINS, grain),
-        Period(_day("from", since) or "", _day("to", until) or ""),
+        one_of("conversion", conversion_kinds(settings), conversion),
+        one_of("grain", GRAINS, grain),
+        days_between(since, until),
+        where,
     )
 
 
-def _one_of(where: str, known: Iterable[str], value: str) -> str:
-    if value not in known:
-        raise BadInput(where, f"one of {', '.join(known)}", value)
-    return value
-
-
-def _day(where: str, value: str | None) -> str | None:
-    try:
-        return value and date.fromisoformat(value).isoformat()
-    except ValueError:
-        raise BadInput(where, "a day such as 2026-04-03", value) from None
-
-
-async def _sums(redis: Any, settings: Settings, query: Query, where: Where) -> Sums:
+async def _sums(redis: Any, settings: Settings, query: Query) -> Sums:
     """The cells asked for, added up over their days."""
     sums: Sums = {}
     if any(place is not None for place in query.places):
         by_day = query.grain == "day"
-        asked = query.conversion, query.dimension, where
+        asked = query.conversion, query.dimension, query.where
         _add(sums, query, await read_cells(redis, settings, *asked, period=query.days, by_day=by_day))
     if MARKOV in query.models:
         effects = await removal_effects(redis, settings, query.conversion)
-        cells = await read_cells(redis, settings, query.conversion, _SMALLEST, where, period=query.days)
+        cells = await read_cells(redis, settings, query.conversion, _SMALLEST, query.where, period=query.days)
         _add_markov(sums, query, _by_day(cells), effects)
     return sums
 

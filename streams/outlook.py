@@ -17,6 +17,7 @@ from models.forecast import GRAINS, Forecast, Outlook, first_tables, half_up, mo
 from models.pipeline import LOST, MOVED, POT, WON
 from models.settings import Settings
 from models.times import day_numbered
+from streams.asked import one_of
 from streams.statistics import Statistics, facts_so_far, of_facts, statistics, today, with_naming
 
 Row = dict[str, Any]
@@ -46,8 +47,7 @@ async def forecast(
     counted; `unpriced_deals` are open deals that count with the average size; `fixed_chances` names
     the pipelines with too few closed deals, where the operator's stage probabilities hold.
     """
-    if grain not in GRAINS:
-        raise BadInput("grain", f"one of {', '.join(GRAINS)}", grain)
+    one_of("grain", GRAINS, grain)
     number = PERIODS[grain] if periods is None else periods
     if not 1 <= number <= MOST_PERIODS:
         raise BadInput("periods", f"a number from 1 to {MOST_PERIODS}", number)

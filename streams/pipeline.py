@@ -5,17 +5,16 @@ Each report is for a day, default today (streams.statistics).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from models.catalogue import OPEN as OPEN_CREDITS
 from models.catalogue import conversion_kinds, kept_models
 from models.conversions import Cells, numbers_of
 from models.counts import Tables
-from models.errors import BadInput
 from models.filters import Where
 from models.flows import Period, happened
 from models.forecast import Forecast, half_up, span_of
@@ -36,9 +35,10 @@ from models.pipeline import OPEN, OPEN_AGES, OPEN_OWNERS, Open
 from models.settings import Settings
 from models.stages import stage_places
 from models.times import number_of
+from streams.asked import InPeriods, days_between, one_of
 from streams.earned import Row, dimension_of
 from streams.outlook import forecast_of
-from streams.statistics import Statistics, checked_day, statistics, with_naming
+from streams.statistics import Statistics, statistics, with_naming
 
 CREDITED = ("team", "channel", "source", "campaign", "rep")
 OPEN_BY = ("stage", "owner", *CREDITED)
@@ -66,7 +66,7 @@ async def pipeline(
     deals' opportunity credits under `model`, counts in millionths, without a weighted amount.
     """
     wanted = by.strip().lower().replace("-", "_")
-    _one_of("by", OPEN_BY, wanted)
+    one_of("by", OPEN_BY, wanted)
     known = await statistics(redis, settings, day, where)
     if wanted in CREDITED:
         return await _credited(known, dimension_of(wanted), model)
@@ -154,13 +154,7 @@ async def _credited(known: Statistics, dimension: str, model: str) -> list[Row]:
 def _place_of(model: str, settings: Settings) -> int:
     """Where a cell keeps the model's count; its amount is the next number."""
     models = kept_models(settings)
-    return 2 * models.index(_one_of("model", models, model))
-
-
-def _one_of(where: str, known: Sequence[str], value: str) -> str:
-    if value not in known:
-        raise BadInput(where, f"one of {', '.join(known)}", value)
-    return value
+    return 2 * models.index(one_of("model", models, model))
 
 
 # --- how fast ---------------------------------------------------------------------------
@@ -171,11 +165,9 @@ async def velocity(
     settings: Settings,
     *,
     by: str = "total",
-    grain: str = "total",
-    since: str | None = None,
-    until: str | None = None,
     day: str | None = None,
     where: Where = (),
+    **periods: Unpack[InPeriods],
 ) -> list[Row]:
     """Rows of deals by the period in which they closed, all time by default, in total or by pipeline or owner.
 
@@ -183,11 +175,11 @@ async def velocity(
     currency}: sizes before refunds, cycles from creation to win; velocity is open deals × win rate ×
     average size / mean cycle, None at a cycle of 0. Without a denominator a number is None.
     """
-    _one_of("by", BY, by)
+    one_of("by", BY, by)
     known = await statistics(redis, settings, day, where)
     return [
         {"period": name, **({} if by == "total" else {by: each.value}), **_velocity_row(each, settings)}
-        async for name, period, tables in _periods(known, grain, since, until, partial(velocity_tables, by))
+        async for name, period, tables in _periods(known, partial(velocity_tables, by), **periods)
         for each in velocities(tables, by, period)
     ]
 
@@ -215,11 +207,9 @@ async def funnel(
     *,
     model: str = "linear",
     conversion: str = "won",
-    grain: str = "total",
-    since: str | None = None,
-    until: str | None = None,
     day: str | None = None,
     where: Where = (),
+    **periods: Unpack[InPeriods],
 ) -> Row:
     """{credits, stages, time_to_buy, accounts}: who brought deals how far, what went through each stage in a period.
 
@@ -230,11 +220,11 @@ async def funnel(
     p90_days} from the account's lead moment to the win. accounts: {state, accounts} as of the day.
     """
     known = await statistics(redis, settings, day, where)
-    kind = _one_of("conversion", conversion_kinds(settings), conversion)
-    cells = _by_time(await known.cells(kind, FUNNEL_CHANNEL, _between(since, until)))
+    kind = one_of("conversion", conversion_kinds(settings), conversion)
+    cells = _by_time(await known.cells(kind, FUNNEL_CHANNEL, days_between(periods.get("since"), periods.get("until"))))
     place = _place_of(model, settings)
     told: Row = {"credits": [], "stages": [], "time_to_buy": [], "accounts": []}
-    async for name, period, tables in _periods(known, grain, since, until, funnel_tables):
+    async for name, period, tables in _periods(known, funnel_tables, **periods):
         told["credits"] += ({"period": name, **row} for row in _funnel_credits(cells, period, place, known))
         told["stages"] += ({"period": name, **_stage_row(each)} for each in stage_flows(tables, period, known.rules))
         told["time_to_buy"].append({"period": name, **time_to_buy(tables, period)._asdict()})
@@ -286,22 +276,20 @@ def _stage_row(each: StageFlow) -> Row:
 # --- periods ----------------------------------------------------------------------------
 
 
-async def _periods(known: Statistics, grain: str, since: str | None, until: str | None, needed: Any) -> Any:
+async def _periods(
+    known: Statistics, needed: Any, *, grain: str = "total", since: str | None = None, until: str | None = None
+) -> Any:
     """(name, period, tables) of each period of the grain between the days; `total` is one."""
     months = await known.months()
-    periods = list(_named_periods(grain, _between(since, until), months))
+    periods = list(_named_periods(grain, days_between(since, until), months))
     names = dict.fromkeys(name for _, period in periods for name in needed(period, months))
     tables = await with_naming(await known.tables(list(names)), known.tables)
     for name, period in periods:
         yield name, period, tables
 
 
-def _between(since: str | None, until: str | None) -> Period:
-    return Period(checked_day("from", since) or "", checked_day("to", until) or "")
-
-
 def _named_periods(grain: str, asked: Period, months: Iterable[str]) -> Iterator[tuple[str, Period]]:
-    if _one_of("grain", GRAINS, grain) == "total":
+    if one_of("grain", GRAINS, grain) == "total":
         yield "total", asked
         return
     spans = {span_of(f"{month}-01", grain) for month in asked.months(months)}

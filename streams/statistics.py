@@ -8,7 +8,6 @@ of reading them.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import date
 from typing import Any, NamedTuple
 
 from models.conversions import Cells
@@ -22,6 +21,7 @@ from models.rules import Rules
 from models.settings import Settings
 from models.stages import naming_tables
 from models.times import SECOND, day_of, end_of
+from streams.asked import checked_day
 from streams.filtered import read_cells, read_filtered_counts
 from streams.reference import rules_from
 from streams.tables import read_fields
@@ -62,14 +62,6 @@ async def statistics(redis: Any, settings: Settings, day: str | None = None, whe
 def today(settings: Settings) -> str:
     """The present day in the reporting time zone."""
     return day_of(int(time.time() * SECOND), settings.time_zone)
-
-
-def checked_day(where: str, value: str | None) -> str | None:
-    """The day as it is written; BadInput when it is none."""
-    try:
-        return value and date.fromisoformat(value).isoformat()
-    except ValueError:
-        raise BadInput(where, "a day such as 2026-04-03", value) from None
 
 
 def _live(redis: Any, settings: Settings, day: str, where: Where) -> Statistics:

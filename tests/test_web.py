@@ -146,6 +146,7 @@ async def test_an_unknown_id_is_404(web: httpx.AsyncClient, path: str) -> None:
         ("reports/credits?model=linear&by=channel&conversion=lunch", "conversion", "lunch"),
         ("reports/credits?model=linear&by=channel&grain=year", "grain", "year"),
         ("reports/credits?model=linear&by=channel&from=yesterday", "from", "yesterday"),
+        ("reports/funnel?from=2026-04-02&to=2026-04-01", "from", "2026-04-02"),
         ("reports/compare?models=linear,magic&by=channel", "model", "magic"),
         ("reports/pipeline?stage=won", "stage", "won"),
         ("reports/warmth?state=hot", "state", "hot"),
