@@ -3,5 +3,5 @@
 Read in this order: `facts` (what arrives), `sessions` and `touches` (what can earn
 credit), `identity` (whose it is), `deals` (what it earned), `attribution` (who earned
 it). `visitors`, `members` and `accounts` are the three incremental steps of the lanes;
-`recompute` is the same in one plain batch, which audits them.
+`recompute` (with `batch`) is the same in one plain batch, which audits them.
 """

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from models.catalogue import OPEN, STAGE
 from models.facts import DealChange, Refund
+from models.identity import account_id
 from models.money import to_minor
 from models.rules import Rules
 from models.times import day_of
@@ -227,3 +228,20 @@ def waiting_of(deal: Deal, conversions: Iterable[Conversion], rules: Rules) -> d
     if not deal.deleted and won_at(deal, rules) is None:
         waits.update({f"refund:{deal.id}/{each.id}": "the deal is not won" for each in deal.refunds})
     return waits
+
+
+def first_contacts(changes: Iterable[DealChange]) -> dict[str, int]:
+    """When each contact was first named on the deal."""
+    first: dict[str, int] = {}
+    for change in changes:
+        for person in change.contacts or ():
+            first[person] = min(change.at, first.get(person, change.at))
+    return first
+
+
+def deal_parent(account: str | None, contacts: tuple[str, ...], deal: str, rules: Rules) -> str:
+    """Whose journey the deal's is: its account's, else its first contact's, else nobody's."""
+    if account is not None:
+        return f"account:{account_id(account, rules.registrable)}"
+    # Ids are trimmed: none begins with a space, so nobody's journey is nobody's.
+    return f"person:{contacts[0]}" if contacts else f"account: {deal}"

@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from models.counts import SHARED, Count, Counted
-from models.deals import Deal, fold
+from models.deals import Deal, deal_parent, first_contacts, fold
 from models.decoding import decode
 from models.entity import Conflict, Contents, Outcome, Reporter, put, reports
 from models.facts import (
@@ -27,7 +27,7 @@ from models.facts import (
     TouchFact,
 )
 from models.groups import OWN_ROOT, UP, Group
-from models.identity import Link, account_id
+from models.identity import Link
 from models.leads import Contact, Lead, account_of, contact_of, lead_moment, role_of
 from models.reports import (
     CONTACT,
@@ -435,20 +435,3 @@ class DealRecord(Reporter):
         for person, at in first_contacts(self._changes()).items():
             contents.setdefault(f"person:{person}", {})[f"{KNOWN}:"] = pack(at)
         return contents
-
-
-def first_contacts(changes: Iterable[DealChange]) -> dict[str, int]:
-    """When each contact was first named on the deal."""
-    first: dict[str, int] = {}
-    for change in changes:
-        for person in change.contacts or ():
-            first[person] = min(change.at, first.get(person, change.at))
-    return first
-
-
-def deal_parent(account: str | None, contacts: tuple[str, ...], deal: str, rules: Rules) -> str:
-    """Whose journey the deal's is: its account's, else its first contact's, else nobody's."""
-    if account is not None:
-        return f"account:{account_id(account, rules.registrable)}"
-    # Ids are trimmed: none begins with a space, so nobody's journey is nobody's.
-    return f"person:{contacts[0]}" if contacts else f"account: {deal}"

@@ -10,6 +10,7 @@ import pytest
 from models.settings import Settings, parse_settings
 
 ROOT = Path(__file__).parent.parent
+INCREMENTAL = ("accounts", "entity", "gauge", "journeys", "lanes", "members", "rolls", "totals", "visitors", "warming")
 ALLOWED_IN_MODELS = {"msgspec", "models", "mypy_extensions", *sys.stdlib_module_names}  # the third one for types alone
 IO_MODULES = {
     "asyncio",
@@ -36,12 +37,17 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "models").rglob("*.py")), ids=lambda path: path.name)
 def test_models_import_no_io_and_nothing_but_msgspec(path: Path) -> None:
     imported = imports_of(path)
 
     assert {name.partition(".")[0] for name in imported} <= ALLOWED_IN_MODELS
     assert not imported & IO_MODULES
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models" / "batch").glob("*.py")), ids=lambda path: path.name)
+def test_the_batch_shares_no_code_with_what_keeps_moves_and_restates(path: Path) -> None:
+    assert not imports_of(path) & {f"models.{name}" for name in INCREMENTAL}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "streams").glob("*.py")), ids=lambda path: path.name)
