@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from models.accounts import Account
 from models.counts import add_counts
 from models.customers import Customer
-from models.decoding import decode
+from models.decoding import decode, decode_view
 from models.entity import Conflict, Outcome
 from models.errors import BadInput
 from models.facts import (
@@ -34,7 +34,7 @@ from models.facts import (
     Verdict,
     key_of,
 )
-from models.facts import Hit as ViewFact
+from models.hits import Hit
 from models.members import DealRecord, Person, RecordedTouch
 from models.partitions import partition_of
 from models.reports import Changes, Forward, Message, Parts, stamped
@@ -123,7 +123,7 @@ class Views:
 
     partition: int
     recorded_at: int
-    facts: list[ViewFact] = field(default_factory=list)
+    hits: list[Hit] = field(default_factory=list)
     records: list[Polled] = field(default_factory=list)
 
 
@@ -132,7 +132,7 @@ class Item(NamedTuple):
 
     entity: str
     topic: str
-    content: Fact | Message | Views
+    content: Fact | Hit | Message | Views
     record: Record | None
 
     @property
@@ -220,23 +220,23 @@ def read(topic: str, partition: int, polled: Iterable[Polled], rules: Rules) -> 
 
 
 def _read_views(partition: int, polled: Iterable[Polled], rules: Rules) -> tuple[list[Item], list[Refusal]]:
-    """Page views by visitor: nine facts in ten, so nothing is made of each but the fact itself."""
+    """Page views by visitor: nine facts in ten, so nothing is made of each but the hit that the visitor keeps."""
     views: dict[str, Views] = {}
     refusals = []
-    settings, is_bot = rules.settings, rules.is_bot
+    settings, is_bot, arrive = rules.settings, rules.is_bot, rules.arrive
     for record in polled:
         recorded_at = record.timestamp * 1000
         try:
-            fact = decode(PAGE_VIEWS, record.value, recorded_at, settings, is_bot)
+            visitor, hit = decode_view(record.value, recorded_at, settings, is_bot, arrive)
         except BadInput as error:
             refusals.append(Refusal(record_of(PAGE_VIEWS, partition, record), error))
             continue
-        mine = views.get(fact.visitor)
+        mine = views.get(visitor)
         if mine is None:
-            mine = views[fact.visitor] = Views(partition, recorded_at)
+            mine = views[visitor] = Views(partition, recorded_at)
         elif recorded_at > mine.recorded_at:
             mine.recorded_at = recorded_at
-        mine.facts.append(fact)
+        mine.hits.append(hit)
         mine.records.append(record)
     return [Item(f"visitor:{name}", PAGE_VIEWS, each, None) for name, each in views.items()], refusals
 
@@ -258,7 +258,8 @@ def opened(message: Message, rules: Rules) -> Item:
     if not isinstance(message, Forward):
         return Item(message.to, "", message, None)
     record = Record(message.topic, message.partition, message.offset, message.recorded_at, message.value)
-    fact = decode(message.topic, message.value, message.recorded_at, rules.settings, rules.is_bot)
+    given = message.value, message.recorded_at, rules.settings, rules.is_bot
+    fact = decode_view(*given, rules.arrive)[1] if message.topic == PAGE_VIEWS else decode(message.topic, *given)
     return Item(message.to, message.topic, fact, record)
 
 
@@ -316,22 +317,22 @@ def _call_rolls(items: Iterable[Item], entities: Mapping[str, AnyEntity], partit
     return rolls
 
 
-def _ids_in(content: Fact | Message | Views) -> list[str]:
+def _ids_in(content: Fact | Hit | Message | Views) -> list[str]:
     """The ids of a visitor's messages that an item has."""
     match content:
         case Views():
-            return [fact.id for fact in content.facts]
+            return [hit.id for hit in content.hits]
         case FormFill():
             return [content.identification.id]
-        case ViewFact() | Identification():  # a page view by itself was sent on from another partition
+        case Hit() | Identification():  # a page view by itself was sent on from another partition
             return [content.id]
     return []
 
 
 def _take_views(visitor: Visitor, views: Views, refusals: list[Refusal]) -> None:
     """Apply the page views of a visitor; those in conflict are added to what is refused."""
-    for fact, conflict in visitor.apply_views(views.facts):
-        record = next(record for each, record in zip(views.facts, views.records, strict=True) if each is fact)
+    for hit, conflict in visitor.apply_views(views.hits):
+        record = next(record for each, record in zip(views.hits, views.records, strict=True) if each is hit)
         refusals.append(Refusal(record_of(PAGE_VIEWS, views.partition, record), refusal_of(conflict)))
 
 

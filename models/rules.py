@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
+from models.arrivals import Arrive, arrivals
 from models.attribution import whole
 from models.catalogue import OPEN, STAGE, conversion_kinds, kept_models
 from models.channels import Classify, classifier
@@ -30,6 +31,11 @@ class Rules:
     registrable: Callable[[str], str | None]
     free_mail: Callable[[str], bool]
     is_bot: IsBot = lambda agent: False
+
+    @cached_property
+    def arrive(self) -> Arrive:
+        """Where a hit of this url, referrer and utm values came from, and its path."""
+        return arrivals(self.settings, self.registrable)
 
     @cached_property
     def classify(self) -> Classify:

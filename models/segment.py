@@ -63,14 +63,19 @@ _NO_PROPERTIES = Properties()
 
 def read_hit(raw: Segment, value: bytes, at: int, settings: Settings) -> Hit:
     """A page view or screen. Raises BadInput."""
+    visitor, person, url, referrer, utm = read_view(raw, settings)
+    return Hit(at, raw.messageId, visitor, person, url, referrer, utm, raw.bot is True)
+
+
+def read_view(raw: Segment, settings: Settings) -> tuple[str, str | None, str, str, Utm | None]:
+    """Visitor, person, URL, referrer and utm values of a page view or screen. Raises BadInput."""
     if raw.type not in (None, "page", "screen"):
         raise BadInput("page-views.type", "page or screen", raw.type)
     person = None if raw.userId is None else person_id(raw.userId, settings)
     anonymous = raw.anonymousId
     visitor = anonymous.strip() if type(anonymous) is str else ""  # nine facts in ten: no call for them
     url, referrer = _page(raw)
-    visitor = visitor or _visitor(raw, person, PAGE_VIEWS)
-    return Hit(at, raw.messageId, visitor, person, url, referrer, _utm(raw), raw.bot is True)
+    return visitor or _visitor(raw, person, PAGE_VIEWS), person, url, referrer, _utm(raw)
 
 
 def read_form_fill(raw: Segment, value: bytes, at: int, settings: Settings) -> FormFill:

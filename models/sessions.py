@@ -1,78 +1,14 @@
 """Hits → sessions → web touches, always those of all hits known."""
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import NamedTuple
-from urllib.parse import parse_qsl
+from collections.abc import Sequence
 
 from models.channels import Origin
-from models.facts import Utm
 from models.hits import Hit
-from models.identity import host_of
 from models.rules import Rules
 from models.touches import WEB_SESSION, Touch, site_touch
 from models.visits import Arrived, Opened
 
-_UTM_NAMES = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
-CLICK_IDS = ("gclid", "gbraid", "wbraid", "msclkid", "fbclid", "li_fat_id", "ttclid")
 DIRECT = Origin()
-
-
-class Arrival(NamedTuple):
-    """Where a hit came from and the path it came to."""
-
-    origin: Origin | None
-    path: str
-
-
-Arrive = Callable[[str, str, Utm | None], Arrival]
-
-
-def arrivals(rules: Rules) -> Arrive:
-    """The function (url, referrer, utm) → Arrival under these rules, with its memory."""
-    site = lru_cache(maxsize=50_000)(lambda host: rules.registrable(host) or "")
-    own = {name.lower() for name in rules.settings.own_domains}
-    excluded = {name.lower() for name in rules.settings.excluded_referrers}
-
-    def referrer_of(referrer: str, host: str) -> str:
-        came_from = host_of(referrer) if referrer else ""
-        if not came_from or came_from == host or _parents(came_from) & excluded:
-            return ""
-        domain = site(came_from)
-        outside = domain != site(host) and not _parents(came_from) & own and domain not in own
-        return domain if outside else ""
-
-    @lru_cache(maxsize=100_000)
-    def arrive(url: str, referrer: str, utm: Utm | None) -> Arrival:
-        place, _, query = url.partition("#")[0].partition("?")
-        host = host_of(place) if "//" in place else ""
-        origin = _origin(query, utm, referrer_of(referrer, host))
-        return Arrival(origin, _path(place))
-
-    return arrive
-
-
-def _parents(host: str) -> set[str]:
-    labels = host.split(".")
-    return {".".join(labels[start:]) for start in range(len(labels))}
-
-
-def _path(place: str) -> str:
-    rest = place.partition("://")[2]
-    path = rest[rest.find("/") :] if "/" in rest else "/"
-    return path if "://" in place else place
-
-
-def _origin(query: str, utm: Utm | None, referrer: str) -> Origin | None:
-    asked = dict(reversed(parse_qsl(query))) if query else {}
-    asked = {name.lower(): value for name, value in asked.items()}
-    told = utm or ("",) * 5
-    tags = [(mine or asked.get(name, "")).strip().lower() for mine, name in zip(told, _UTM_NAMES, strict=True)]
-    click = next((name for name in CLICK_IDS if asked.get(name)), "")
-    if not (any(tags) or click or referrer):
-        return None
-    source, medium, campaign, term, content = tags
-    return Origin(source, medium, campaign, term, content, click, referrer)
 
 
 def source_key(origin: Origin) -> Origin:

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from models.arrivals import Arrive
 from models.bots import STORM_HITS, STORM_SPAN, Aside, is_storm, said_of
 from models.channels import Origin
 from models.columns import pack_hits, unpack_hits
 from models.counts import SHARED, Count, Counted
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink, Verdict
-from models.facts import Hit as HitFact
 from models.hits import Hit
 from models.identity import Link
 from models.paths import EARLIEST, null_path_begins, replaced_path
@@ -42,7 +42,7 @@ from models.reports import (
     under,
 )
 from models.rules import Rules
-from models.sessions import DIRECT, Arrive, arrivals, arrived, current_source, cut, opens_session, web_touches
+from models.sessions import DIRECT, arrived, current_source, cut, opens_session, web_touches
 from models.touches import FORM_FILL, Touch, site_touch
 from models.visits import Arrived, Mark, Told
 
@@ -60,8 +60,8 @@ class Site(NamedTuple):
 
 
 def site_of(rules: Rules) -> Site:
-    """The rules with a memory for URLs already read."""
-    return Site(rules, arrivals(rules))
+    """The rules and their reading of URLs."""
+    return Site(rules, rules.arrive)
 
 
 _unpack_identification = msgspec.msgpack.Decoder(Identification).decode
@@ -70,7 +70,7 @@ _unpack_unlink = msgspec.msgpack.Decoder(Unlink).decode
 _unpack_verdict = msgspec.msgpack.Decoder(Verdict).decode
 _unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
 _unpack_pair = msgspec.msgpack.Decoder(tuple[str, str]).decode
-_at: Callable[[HitFact], int] = attrgetter("at")
+_at: Callable[[Hit], int] = attrgetter("at")
 
 
 _NOTHING = Told(None, (), {})
@@ -188,10 +188,10 @@ class Visitor:
 
     # --- facts in -------------------------------------------------------------------
 
-    def apply(self, topic: str, fact: Fact) -> Conflict | None:
+    def apply(self, topic: str, fact: Fact | Hit) -> Conflict | None:
         """Take one fact of this visitor; a second one with its id may be a Conflict."""
         match fact:
-            case HitFact():
+            case Hit():
                 return next((conflict for _, conflict in self.apply_views((fact,))), None)
             case FormFill():
                 self._remember_path()
@@ -244,27 +244,25 @@ class Visitor:
         self._marks = None
         self._all_stale = True
 
-    def apply_views(self, facts: Sequence[HitFact]) -> list[tuple[HitFact, Conflict]]:
+    def apply_views(self, hits: Sequence[Hit]) -> list[tuple[Hit, Conflict]]:
         """Take page views of this visitor; those in conflict, each with its Conflict."""
         conflicts = []
-        for fact in self._append_views(sorted(facts, key=_at)):
-            origin, path = self._site.arrive(fact.url, fact.referrer, fact.utm)
-            hit = Hit(fact.at, fact.id, origin, path, fact.person, fact.is_listed)
-            if fact.id not in self._ids and fact.id not in self._aside.hits:
+        for hit in self._append_views(sorted(hits, key=_at)):
+            if hit.id not in self._ids and hit.id not in self._aside.hits:
                 self._take(hit)
             elif conflict := self._meet(hit):
-                conflicts.append((fact, conflict))
+                conflicts.append((hit, conflict))
         return conflicts
 
-    def _append_views(self, facts: Sequence[HitFact]) -> Sequence[HitFact]:
-        """Append the hits that are new, later than all others and nothing special; returns the facts of the others.
+    def _append_views(self, views: Sequence[Hit]) -> Sequence[Hit]:
+        """Append the hits that are new, later than all others and nothing special; returns the others.
 
         Of a million facts nine hundred thousand cost little more here than this one loop, which
         therefore calls nothing that it need not.
         """
         if self.fills or self.verdicts or self._storms or self._aside.hits or self._is_cut_short():
-            return facts
-        arrive, ids, gap, longest = self._site.arrive, self._ids, self._site.rules.gap, self._site.rules.longest
+            return views
+        ids, gap, longest = self._ids, self._site.rules.gap, self._site.rules.longest
         session = self.sessions[-1] if self.sessions else Session([])
         hits = session.hits
         newest = hits[-1].at if hits else NEVER
@@ -272,18 +270,17 @@ class Visitor:
         reports, named_until = bool(self.told or marks), marks[-1].at if marks else NEVER
         changed = None
         others = []
-        for fact in facts:
-            at, hit_id, person = fact.at, fact.id, fact.person
-            if at <= newest or hit_id in ids or fact.is_listed:
-                others.append(fact)
+        for hit in views:
+            at, hit_id, origin, person = hit.at, hit.id, hit.origin, hit.person
+            if at <= newest or hit_id in ids or hit.is_listed:
+                others.append(hit)
                 continue
             if at - newest >= gap:
                 session = Session([])
                 hits = session.hits
             elif at - hits[0].at >= longest or (len(hits) >= STORM_HITS and at - hits[-STORM_HITS].at < STORM_SPAN):
-                others.append(fact)
+                others.append(hit)
                 continue
-            origin, path = arrive(fact.url, fact.referrer, fact.utm)
             if origin is not None or person is not None:
                 self._remember_path()
                 session.arrived = None
@@ -291,11 +288,10 @@ class Visitor:
                 self.sessions.append(session)
             if session is not changed:
                 self._changed[id(session)] = changed = session
-            hit = Hit(at, hit_id, origin, path, person)
             hits.append(hit)
             ids[hit_id] = newest = at
             if reports and not session.retouched:
-                session.retouched = origin is not None or named_until >= at or self._is_hot(path)
+                session.retouched = origin is not None or named_until >= at or self._is_hot(hit.path)
             if person is not None:
                 self._mark_hit(session, hit, person)
                 reports, named_until = True, max(named_until, at)

@@ -24,7 +24,6 @@ from models.hits import Hit
 from models.leads import contact_of
 from models.reports import pack
 from models.rules import Rules
-from models.sessions import Arrive, arrivals
 
 
 class RawFact(NamedTuple):
@@ -45,7 +44,6 @@ class Facts:
         self.rules = rules
         self.refusals: list[tuple[RawFact, BadInput]] = []
         self.conflicts: set[tuple[str, str]] = set()
-        self.arrive: Arrive = arrivals(rules)
         self._by_topic: dict[str, dict[str, dict[Any, Any]]] = defaultdict(lambda: defaultdict(dict))
 
     def of(self, topic: str) -> Mapping[str, dict[Any, Any]]:
@@ -88,7 +86,7 @@ def _id_of(fact: Fact) -> Any:
 def _as_kept(fact: Fact, kept: Facts) -> Any:
     match fact:
         case PageView():
-            origin, path = kept.arrive(fact.url, fact.referrer, fact.utm)
+            origin, path = kept.rules.arrive(fact.url, fact.referrer, fact.utm)
             return Hit(fact.at, fact.id, origin, path, fact.person, fact.is_listed)
         case ContactChange():
             return contact_of(fact)

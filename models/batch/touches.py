@@ -13,7 +13,7 @@ from models.batch.standing import Facts
 from models.facts import PRODUCT_USAGE, TOUCHES, FormFill, ProductUsage, TouchFact
 from models.hits import Hit
 from models.rules import Rules
-from models.sessions import DIRECT, Arrive, current_source, opens_session, web_touches
+from models.sessions import DIRECT, current_source, opens_session, web_touches
 from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
 from models.usage import milestone_kind, milestone_touch
 
@@ -109,14 +109,14 @@ def _forms(kept: Facts, people: People, rules: Rules) -> tuple[dict[str, list[_F
             named = fill.identification
             person = None if named.id in visitor.withdrawn else named.person
             home = fill.external_id or named.id
-            touch = _form_touch(fill, visitor, kept.arrive, rules)
+            touch = _form_touch(fill, visitor, rules)
             forms[home].append(_Form(home, person or visitor.owner_at(named.at), touch))
             if home != named.id:
                 homes[named.id] = min(home, homes.get(named.id, home))
     return forms, homes
 
 
-def _form_touch(fill: FormFill, visitor: Visitor, arrive: Arrive, rules: Rules) -> Touch:
+def _form_touch(fill: FormFill, visitor: Visitor, rules: Rules) -> Touch:
     """The form fill under the source current on the site, else under its own."""
     named = fill.identification
     make = partial(site_touch, named.at, named.id, FORM_FILL, visitor=visitor.name, rules=rules)
@@ -125,7 +125,7 @@ def _form_touch(fill: FormFill, visitor: Visitor, arrive: Arrive, rules: Rules) 
     if before and named.at - max(hit for hit in before[-1] if hit.order <= order).at < rules.gap:
         source = current_source(before[-1], order)
         return make(source.origin, source.hit.path)
-    arrival = arrive(fill.url, fill.referrer, fill.utm)
+    arrival = rules.arrive(fill.url, fill.referrer, fill.utm)
     return make(arrival.origin or DIRECT, arrival.path)
 
 
