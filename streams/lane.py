@@ -310,8 +310,8 @@ class LaneService:
             await asyncio.sleep(0.0)
             return
         await asyncio.sleep(self.settings.lanes.linger_ms / 1000)
-        until = time.perf_counter() + self._backlog.patience_seconds
-        while not self.paused and self._backlog.is_in(self._upstream) and time.perf_counter() < until:
+        begun = time.perf_counter()
+        while not self.paused and self._backlog.is_worth(time.perf_counter() - begun, self._upstream):
             await asyncio.sleep(GATHER_SECONDS)
 
     def _note_backlog(self, partition: int, polled: Mapping[TopicPartition, list[Any]]) -> None:
