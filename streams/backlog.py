@@ -50,6 +50,12 @@ class Backlog:
         else:
             known.now = records
 
+    def expect(self, lane: str, partition: int) -> None:
+        """The lane's partition waits for others itself, and will find what they leave it."""
+        places = self._places.setdefault(lane, {})
+        known = places[partition].now if partition in places else 1
+        places[partition] = Undone(known, time.perf_counter(), known)
+
     def forget(self, lane: str, partition: int) -> None:
         """The lane's partition has caught up, or is others' now."""
         was_any = self._is_any

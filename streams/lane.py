@@ -312,6 +312,7 @@ class LaneService:
         await asyncio.sleep(self.settings.lanes.linger_ms / 1000)
         begun = time.perf_counter()
         while not self.paused and self._backlog.is_worth(time.perf_counter() - begun, self._upstream):
+            self._backlog.expect(self.lane.name, partition)
             await asyncio.sleep(GATHER_SECONDS)
 
     def _note_backlog(self, partition: int, polled: Mapping[TopicPartition, list[Any]]) -> None:

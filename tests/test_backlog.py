@@ -74,3 +74,13 @@ def test_the_end_is_that_of_the_first_lane_behind_since_others_wait_for_it(clock
     assert not backlog.is_worth(15.0, ("members",))
     backlog.note("visitors", 0, 10_000, 0)
     assert backlog.is_worth(15.0, UPSTREAM)
+
+
+def test_a_lane_that_waits_itself_is_waited_for_until_it_has_looked(clock: Clock) -> None:
+    backlog = behind(clock, 10.0, 100_000, 50_000)
+    backlog.expect("members", 0)
+    backlog.forget("visitors", 0)
+    assert backlog.is_worth(10.0, UPSTREAM)
+    clock.now += 0.5
+    backlog.note("members", 0, 0, 0)
+    assert not backlog.is_worth(10.5, UPSTREAM)
