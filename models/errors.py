@@ -8,6 +8,8 @@ TouchlineError
 └── Fenced          another worker owns the partition now: give it up
 """
 
+import re
+
 
 class TouchlineError(Exception):
     """The root of the tree; `retriable` says whether the same call may succeed later."""
@@ -48,6 +50,31 @@ class Unavailable(TouchlineError):
 
 class Fenced(TouchlineError):
     """The lane partition was committed to by another owner."""
+
+
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.+)`")
+_WRONG = re.compile(r"Expected (.+), got (.+)")
+
+
+def misfit(error: Exception, where: str = "", came: str = "") -> BadInput:
+    """What msgspec says of a document that is not of its type, as BadInput; a field's place in it follows `where`.
+
+    `came` is the document, where it may be shown.
+    """
+    message, _, path = str(error).partition(" - at `$")
+    if found := _MISSING.fullmatch(message):
+        return BadInput(_placed(where, path, found[1]), "a value", came or "nothing")
+    if found := _UNKNOWN.fullmatch(message):
+        return BadInput(_placed(where, path, found[1]), "a name that is known", found[1])
+    if found := _WRONG.fullmatch(message.replace("`", "")):
+        return BadInput(_placed(where, path), found[1], came or found[2])
+    return BadInput(_placed(where, path), "a value that fits", f"{message}: {came}" if came else message)
+
+
+def _placed(where: str, path: str, field: str = "") -> str:
+    inside = ".".join(filter(None, (path.strip("`."), field)))
+    return where + inside if inside else where.rstrip(": ")
 
 
 def shorten(value: object, most: int = 200) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from models.custom import CustomModel, check_models, normalised
 from models.destinations import Destination, check_destinations
 from models.dispatch import Delivery, check_delivery
-from models.errors import BadInput
+from models.errors import BadInput, misfit
 from models.routing import Route, check_routes
 
 
@@ -230,8 +230,7 @@ def parse_settings(raw: object) -> Settings:
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at ")
-        raise BadInput(path.strip("`$.") or "settings", message, "something else") from error  # never a secret
+        raise misfit(error) from error  # which names types and no values: one may be a secret
     return check(settings)
 
 

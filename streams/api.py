@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 
 from models.catalogue import described
-from models.errors import BadInput
+from models.errors import BadInput, misfit
 from models.filters import parse_where
 from models.settings import Settings
 from streams import outlook, pipeline, reports, side_by_side
@@ -168,6 +168,9 @@ REPORTS = (
 def query_of(request: Request, shape: type[Q]) -> Q:
     """The query as a record; BadInput names the parameter that is missing, unknown or wrong."""
     given: dict[str, Any] = {name: value for name, value in request.query_params.items() if value}
+    for name in given.keys() - {"where"}:
+        if len(values := request.query_params.getlist(name)) > 1:
+            raise BadInput(name, "one value", ", ".join(values))
     known = {field.encode_name: field for field in msgspec.structs.fields(shape)}
     for name, value in given.items():
         if name not in known:
@@ -180,8 +183,8 @@ def query_of(request: Request, shape: type[Q]) -> Q:
     try:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at ")
-        raise BadInput(path.strip("`$."), message, "something else") from error
+        wrong = misfit(error)
+        raise BadInput(wrong.where, wrong.expected, given.get(wrong.where, wrong.got)) from error
 
 
 def asked_of(request: Request, shape: type[Q]) -> dict[str, Any]:

@@ -259,7 +259,8 @@ def _read_map_file(name: str, topic: str) -> RowMap:
     try:
         text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(name, "a mapping file that can be read", str(error)) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(name, "a mapping file that can be read", why) from error
     return read_map(text, topic, name)
 
 

@@ -29,7 +29,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from models import times
-from models.errors import BadInput
+from models.errors import BadInput, misfit
 
 Row = Mapping[str, Any]
 Fields = dict[str, Any]
@@ -109,8 +109,7 @@ def read_map(text: str, topic: str, name: str = "map") -> RowMap:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(name, "a TOML file", str(error)) from None
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at ")
-        raise BadInput(f"{name}: {path.strip('`$.') or 'file'}", "a mapping as documented", message) from None
+        raise misfit(error, f"{name}: ") from None
     sections = [section for section in parsed.fact if section.topic in (None, topic)]
     if not sections:
         raise BadInput(f"{name}: fact", f"a [[fact]] for the topic {topic}", [s.topic for s in parsed.fact])

@@ -329,7 +329,8 @@ async def _explain(request: Request, error: Exception) -> Response:
 
 async def _explain_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return Response(problem(error.status_code, error.detail), error.status_code, error.headers, "application/json")
+    words = f"nothing is at {request.url.path}" if error.status_code == 404 else error.detail
+    return Response(problem(error.status_code, words), error.status_code, error.headers, "application/json")
 
 
 _EXPLAINED = {TouchlineError: _explain, HTTPException: _explain_http, Exception: _explain}

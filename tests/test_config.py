@@ -67,7 +67,9 @@ def test_the_worker_takes_its_member_id_from_the_environment(tmp_path: Path) -> 
         ("currency = ", "touchline.toml"),
         ("partitions = 0", "partitions"),
         ("[kafka]\nbootstrap = 9092", "kafka.bootstrap"),
-        ("patritions = 8", "settings"),
+        ("patritions = 8", "patritions: expected a name that is known"),
+        ("partitions = 'many'", "partitions: expected int, got str"),
+        ("[models.own.decay]", r"models\[...\].decay.half_life_days: expected a value, got nothing"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, where: str) -> None:

@@ -157,7 +157,7 @@ def test_a_load_takes_the_sections_of_its_topic_only() -> None:
     ("text", "words"),
     [
         ("fact = ", "my.toml: expected a TOML file"),
-        ("", "missing required field `fact`"),
+        ("", "my.toml: fact: expected a value, got nothing"),
         ("facts = []", "my.toml"),
         ("[[fact]]\nfields = {}", "my.toml: fact 1.fields: expected at least one field"),
         ("[[fact]]\nfields = { a = 1 }", "my.toml: fact[0].fields"),

@@ -151,6 +151,8 @@ async def test_an_unknown_id_is_404(web: httpx.AsyncClient, path: str) -> None:
         ("reports/pipeline?stage=won", "stage", "won"),
         ("reports/warmth?state=hot", "state", "hot"),
         ("reports/warmth?limit=0", "limit", "0"),
+        ("reports/alerts?limit=few", "limit", "few"),
+        ("reports/credits?model=linear&by=channel&model=u_shaped", "model", "linear, u_shaped"),
         ("live?models=magic", "models", "magic"),
         ("live?models=linear,first_touch,last_touch", "models", "linear,first_touch,last_touch"),
     ],
@@ -166,6 +168,12 @@ async def test_a_bad_parameter_is_named_with_what_was_expected(
     assert where in problem["where"]
     assert got in problem["got"]
     assert problem["expected"]
+
+
+async def test_an_address_where_nothing_is_is_named(web: httpx.AsyncClient) -> None:
+    answer = await web.get("/api/v1/reports/magic")
+
+    assert (answer.status_code, answer.json()["message"]) == (404, "nothing is at /api/v1/reports/magic")
 
 
 async def test_requests_are_counted_by_route_and_status(web: httpx.AsyncClient) -> None:
