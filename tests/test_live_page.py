@@ -110,6 +110,12 @@ async def test_a_touch_that_arrives_is_shown_without_a_reload(page: Page, redis:
     await expect(page.locator("#start")).to_be_hidden()
 
 
+async def test_a_name_that_is_an_abbreviation_is_written_as_one(page: Page, redis: Redis) -> None:
+    await redis.lpush("{accounts:1}:newest", touch(channel="ai_assistant"))
+
+    await expect(page.locator("#touches tr")).to_contain_text("AI assistant")
+
+
 async def test_an_alert_that_arrives_names_the_touch_and_what_had_cooled_the_account(page: Page, redis: Redis) -> None:
     await redis.lpush("{accounts:0}:alerts", encode(sample_alert("al_1", to_text(time.time_ns() // 1000))))
 

@@ -76,7 +76,7 @@ const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const percent = new Intl.NumberFormat(undefined, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
 const words = (id) => (id === null || id === undefined || id === "" ? "(none)" : capital(String(id).replaceAll("_", " ")));
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const capital = (text) => (text.charAt(0).toUpperCase() + text.slice(1)).replace(/^Ai\b/, "AI");
 const deals = (count) => `${number.format(count)} ${count === 1 ? "deal" : "deals"}`;
 
 function since(milliseconds) {
@@ -96,10 +96,15 @@ function render(snapshot) {
   renderRevenue(snapshot.revenue, cash);
   renderStages(snapshot.pipeline, cash);
   renderForecast(snapshot, cash);
-  renderWarmth(snapshot.warmth);
-  renderAlerts(snapshot.alerts);
-  renderTouches(snapshot.newest);
+  renderTimes(snapshot);
   renderStart(snapshot);
+}
+
+// What says how long ago something was, and so changes by itself.
+function renderTimes({ warmth, alerts, newest }) {
+  renderWarmth(warmth);
+  renderAlerts(alerts);
+  renderTouches(newest);
 }
 
 function renderFigures({ pot, pipeline, revenue }, cash) {
@@ -244,6 +249,7 @@ function renderWarmth({ counts, warmest, cooling }) {
   keyed($("warmest"), warmest, ({ account }) => account, () => cells(4), (row, each) => {
     row.cells[0].textContent = each.account;
     row.cells[1].textContent = number.format(each.score);
+    row.cells[1].className = "short";
     chip(row.cells[2], each.state, each.rewarmed ? `${each.state} again` : each.state);
     if (each.cause) two(row.cells[3], words(each.cause.kind), each.cause.campaign ?? words(each.cause.channel));
     else row.cells[3].textContent = "–";
@@ -252,7 +258,9 @@ function renderWarmth({ counts, warmest, cooling }) {
   keyed($("cooling"), cooling, ({ account }) => account, () => cells(3), (row, each) => {
     two(row.cells[0], each.account, each.next_at ? `${each.next_state} ${since(Date.parse(each.next_at))}` : "");
     row.cells[1].textContent = number.format(each.score);
+    row.cells[1].className = "short";
     row.cells[2].textContent = each.since ? since(Date.parse(each.since)) : "–";
+    row.cells[2].className = "short";
   });
   $("cooling-none").hidden = cooling.length > 0;
 }
@@ -377,7 +385,7 @@ function keyed(body, items, keyOf, create, update) {
   }),
 );
 setInterval(() => {
-  if (page.snapshot) renderTouches(page.snapshot.newest);
+  if (page.snapshot) renderTimes(page.snapshot);
   if (page.heard && Date.now() - page.heard > SILENCE_MS) {
     lost();
     connect();
