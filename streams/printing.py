@@ -1,13 +1,14 @@
 """Rows on the terminal: as a table to read, as JSON, or as CSV.
 
-JSON and CSV carry the numbers as they are; tables alone show money in units of its
-currency, and millionths as decimals. A nested record is one column for each of its
+JSON and CSV carry numbers and instants as they are; tables alone show money in units of its
+currency, millionths as decimals, and instants by the second. A nested record is one column for each of its
 values, `linear.amount`, in CSV and tables.
 """
 
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -23,6 +24,11 @@ MONEY = frozenset((
     "open_times_rate", "average_size", "velocity_per_day",
 ))  # fmt: skip
 """Columns that hold minor units, besides those whose name ends with `amount`."""
+_PLACES = 4
+"""Decimals that a table shows at the most."""
+_FRACTION = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$")
+_SHORT = 20
+"""A column so narrow is not folded to make room for a wider one."""
 
 
 def show(
@@ -101,8 +107,8 @@ def _word(name: str, value: Any, currency: str, millionths: bool, missing: str) 
     if kind == "count" and millionths:
         return f"{value / 1_000_000:,.6f}".rstrip("0").rstrip(".")
     if isinstance(value, int | float):
-        return f"{value:,}"
-    return str(value)
+        return f"{round(value, _PLACES):,}"
+    return _FRACTION.sub(r"\1Z", str(value))
 
 
 def _print_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
@@ -124,8 +130,10 @@ def _print_rich(names: Sequence[str], lines: Sequence[Sequence[str]], numeric: S
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, is_number in zip(names, numeric, strict=True):
-        table.add_column(_title(name), justify="right" if is_number else "left", overflow="fold")
+    widths = _widths(names, lines)
+    for name, is_number, width in zip(names, numeric, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        table.add_column(_title(name), justify=justify, overflow="fold", no_wrap=width <= _SHORT)
     for line in lines:
         table.add_row(*(Text(word) for word in line))
     Console().print(table)
@@ -133,13 +141,17 @@ def _print_rich(names: Sequence[str], lines: Sequence[Sequence[str]], numeric: S
 
 def _print_plain(names: Sequence[str], lines: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
     titles = [_title(name) for name in names]
-    widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
+    widths = _widths(names, lines)
     for line in (titles, *lines):
         words = (
             word.rjust(width) if is_number else word.ljust(width)
             for word, width, is_number in zip(line, widths, numeric, strict=True)
         )
         print("  ".join(words).rstrip())
+
+
+def _widths(names: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(map(_title, names), *lines, strict=True)]
 
 
 def _title(name: str) -> str:

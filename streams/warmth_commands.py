@@ -114,5 +114,13 @@ def _reasons(alert: Document) -> Iterator[str]:
 def alerts(limit: int, where: Where, style: Style) -> None:
     """The newest alerts."""
     found = on_tables(lambda redis, settings: reports.alerts(redis, settings, where=where, limit=limit))
-    rows = [{"account": each["account"]["id"], **_transition(each), "id": each["alertId"]} for each in found]
-    show(rows, style, ("account", "at", "transition"), document=found)
+    rows = [_alert_line(each, style) for each in found]
+    show(rows, style, ("account", "name", "at", "transition"), document=found)
+
+
+def _alert_line(alert: Document, style: Style) -> dict[str, Any]:
+    """An alert on one line; what a table has no room for is left out of it."""
+    line = {"account": alert["account"]["id"], "name": alert["account"]["name"], **_transition(alert)}
+    if style == "table":
+        return {name: value for name, value in line.items() if name not in ("from", "to")}
+    return {**line, "id": alert["alertId"]}
