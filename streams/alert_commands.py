@@ -37,7 +37,11 @@ def alerts() -> None:
 @click.option("--route", help="Test the destinations of this route.")
 @click.option("--to", "destination", help="Test this destination.")
 @click.option(
-    "--timeout", type=float, default=TEST_SECONDS, show_default=True, help="Wait no longer than so many seconds."
+    "--timeout",
+    type=click.FloatRange(0),
+    default=TEST_SECONDS,
+    show_default=True,
+    help="Wait no longer than so many seconds.",
 )
 @in_style
 def test(route: str | None, destination: str | None, timeout: float, style: Style) -> None:

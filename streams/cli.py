@@ -303,7 +303,13 @@ def _mask_destination(destination: dict[str, Any]) -> None:
 
 
 @main.command()
-@click.option("--timeout", type=float, default=WAIT_SECONDS, show_default=True, help="Give up after so many seconds.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    default=WAIT_SECONDS,
+    show_default=True,
+    help="Give up after so many seconds.",
+)
 def wait(timeout: float) -> None:
     """Wait until everything produced so far is in the totals."""
     _wait_for_all("in the totals", timeout)
@@ -345,7 +351,7 @@ def audit(style: Style) -> None:
 
 @main.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--timeout", type=float, help="Wait no longer than so many seconds.")
+@click.option("--timeout", type=click.FloatRange(0), help="Wait no longer than so many seconds.")
 @click.option(
     "--wait/--no-wait", "waits", default=True, show_default=True, help="Wait until all facts are counted again."
 )

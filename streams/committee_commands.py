@@ -1,11 +1,14 @@
 """`touchline report account` and `report person`, printed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
+from models.catalogue import kept_models
+from models.settings import Settings
 from streams import reports
+from streams.asked import one_of
 from streams.commands import in_style, on_tables
 from streams.journeys import Document
 from streams.printing import Row, Style, money, show
@@ -19,7 +22,7 @@ _MODEL = click.option("--model", default="linear", show_default=True, help="Whos
 @in_style
 def account(id: str, model: str, style: Style) -> None:
     """An account: who they are, their people, who touched whom, deals and success."""
-    document = on_tables(lambda redis, settings: reports.account(redis, settings, id))
+    document = _document(reports.account, id, model)
     if style == "table":
         _print_account(document, model)
     else:
@@ -32,11 +35,21 @@ def account(id: str, model: str, style: Style) -> None:
 @in_style
 def person(id: str, model: str, style: Style) -> None:
     """A person: their ids and visitors, their touches and what these earned."""
-    document = on_tables(lambda redis, settings: reports.person(redis, settings, id))
+    document = _document(reports.person, id, model)
     if style == "table":
         _print_person(document, model)
     else:
         show(document["touches"], style, ("at", "id", "kind"), document=document)
+
+
+def _document(report: Callable[..., Awaitable[Document]], id: str, model: str) -> Document:
+    """What the report says; BadInput when no credit is kept under the model."""
+
+    async def asked(redis: Any, settings: Settings) -> Document:
+        one_of("model", kept_models(settings), model)
+        return await report(redis, settings, id)
+
+    return on_tables(asked)
 
 
 def _print_account(document: Document, model: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from models.backtest import WARM_UP_MONTHS
 from models.funnel import BY
 from streams import outlook
 from streams import pipeline as of_pipeline
@@ -54,6 +55,8 @@ def pipeline(by: str, style: Style, **asked: Any) -> None:
 @in_style
 def forecast(chances: bool, lead_quality: bool, backtest: bool, style: Style, **asked: Any) -> None:
     """What will be won: pot, pipeline and new business apart, and the range from P10 to P90."""
+    if chances + lead_quality + backtest > 1:
+        raise click.UsageError("--chances, --lead-quality and --backtest exclude each other")
     if chances or lead_quality:
         rows = _told(outlook.chances if chances else outlook.lead_quality, asked, "day", "where")
         show(rows, style)
@@ -83,7 +86,8 @@ def _show_forecast(rows: Sequence[Row], style: Style) -> None:
 
 
 def _show_backtest(document: Row, style: Style) -> None:
-    show(document["months"], style, outlook.TRIAL_COLUMNS, document=document)
+    nothing = f"(nothing: a month is tried once it is over and {WARM_UP_MONTHS} months with wins lie before it)"
+    show(document["months"], style, outlook.TRIAL_COLUMNS, document=document, nothing=nothing)
     if style == "table" and document["error"] is not None:
         click.echo(
             f"\n{document['months_ahead']} ahead: off by {document['error']:.1%} of what came (last month repeated "

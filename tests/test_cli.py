@@ -229,6 +229,31 @@ def test_nested_values_and_lists_become_columns() -> None:
     }
 
 
+def test_only_tables_round_instants_and_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"at": "2026-04-01T09:00:00.123456Z", "seconds": 48.406952}]
+    printing.show(rows, "table")
+    printing.show(rows, "csv")
+
+    table, csv = capsys.readouterr().out.split("at,seconds\n")
+    assert table.split() == ["at", "seconds", "2026-04-01T09:00:00Z", "48.407"]
+    assert csv == "2026-04-01T09:00:00.123456Z,48.406952\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("report", "forecast", "--chances", "--lead-quality"), "--chances, --lead-quality and --backtest exclude"),
+        (("wait", "--timeout", "-1"), "--timeout"),
+        (("alerts", "test", "--route", "a", "--to", "b"), "--route and --to exclude each other"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(command: tuple[str, ...], said: str) -> None:
+    result = run(*command)
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
 def test_a_table_without_rows_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     printing.show([], "table", ("stage",))
     printing.show([], "json")

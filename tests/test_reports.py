@@ -434,6 +434,7 @@ def test_an_account_is_opened_up_with_its_people_deals_and_success(story: Place)
     assert found["success"]["won"] == {"deals": 1, "amount": 90_000}
     assert story.rows("report", "person", "ANN@acme.com")["visitors"] == ["v1"]
     assert "who touched whom" in story.run("report", "account", "acme.com").output
+    assert "model: expected one of" in story.run("report", "account", "acme.com", "--model", "magic", code=2).stderr
     assert "earned (linear)" in story.run("report", "person", "ann@acme.com").output
 
 
