@@ -329,6 +329,43 @@ def is_of_month(cell: Cell) -> bool:
     return len(cell.day) == _MONTH
 
 
+# --- at rest ----------------------------------------------------------------------------
+
+Place = tuple[str, str, bool]
+"""Which cells stand together: those of one conversion and dimension, by day or (True) by month."""
+
+
+def cell_field(cell: Cell) -> str:
+    """The field of a cell in the place where it stands."""
+    _, _, day, value = cell
+    return day if value is None else f"{day}\0{value}"
+
+
+def by_place(cells: Iterable[Cell]) -> dict[Place, list[tuple[str, Cell]]]:
+    """The cells and their fields by where they stand."""
+    places: dict[Place, list[tuple[str, Cell]]] = {}
+    for cell in cells:
+        conversion, dimension, day, _ = cell
+        places.setdefault((conversion, dimension, len(day) == _MONTH), []).append((cell_field(cell), cell))
+    return places
+
+
+def packed_by_place(cells: Cells) -> dict[Place, tuple[list[str | bytes], list[str]]]:
+    """What is written for cells as they are now: fields and values in turn, and the fields that are gone."""
+    places: dict[Place, tuple[list[str | bytes], list[str]]] = {}
+    for place, some in by_place(cells).items():
+        kept: list[str | bytes] = []
+        gone: list[str] = []
+        for field, cell in some:
+            numbers = cells[cell]
+            if numbers:
+                kept += (field, pack_vector(numbers))
+            else:
+                gone.append(field)
+        places[place] = kept, gone
+    return places
+
+
 # --- vectors ----------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from uuid import uuid4
 import msgspec
 
 from models.accounts import Account
-from models.conversions import Cells, pack_numbers, pack_vector, unpack_vector
+from models.conversions import Cells, cell_field, pack_numbers, pack_vector, unpack_vector
 from models.counts import Count, Counts, Numbers, add_counts, plus
 from models.errors import NotYet
 from models.filters import ATTRIBUTES, Condition, Labels, Where, parts_of, under
@@ -32,7 +32,7 @@ from models.rules import Rules
 from models.settings import Settings
 from streams.entities import parts_at_rest
 from streams.reference import rules_from
-from streams.tables import DAYS, batched, cell_field, cell_fields, cell_of, counted, read_counts, table_key
+from streams.tables import DAYS, batched, cell_fields, cell_of, counted, read_counts, table_key
 
 MOST_AT_ONCE = 50_000
 """Accounts that a request may scan; more of them, or what takes longer, goes on in the background."""

@@ -16,13 +16,43 @@ REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, ClusterError, SlotNotCove
 """What a Redis that is away raises, or a cluster without the node that has a key: waited for, never fatal."""
 
 
-class Packing:
-    """A connection with hiredis's packer: a third of the cost for a commit's many arguments."""
+class Arguments:
+    """The last and many arguments of a command, packed as they come: while they are in the processor's cache."""
 
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """The command as it is sent."""
+    __slots__ = ("count", "packed")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.packed = bytearray()
+
+    def add(self, arguments: tuple[Any, ...]) -> None:
+        """Add arguments, most of them short."""
+        packed = pack_command(arguments)
+        self.packed += packed[packed.index(b"$") :]
+        self.count += len(arguments)
+
+    def add_long(self, name: bytes, value: bytes) -> None:
+        """Add a name and a long value: on each byte of these hiredis's packer spends a nanosecond."""
+        self.packed += b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(value), value)
+        self.count += 2
+
+    def extend(self, others: "Arguments") -> None:
+        """Add all the others."""
+        self.packed += others.packed
+        self.count += others.count
+
+
+class Packing:
+    """A connection with hiredis's packer: a third of the cost; and that sends `Arguments` as they are packed."""
+
+    def pack_command(self, *args: Any) -> list[Any]:
+        """The command as it is sent, in pieces."""
         if " " in args[0]:  # CLUSTER SLOTS
             args = (*args[0].split(), *args[1:])
+        *others, last = args
+        if isinstance(last, Arguments):
+            _, first, rest = pack_command(tuple(others)).partition(b"$")
+            return [b"*%d\r\n%b%b" % (len(others) + last.count, first, rest), last.packed]
         return [pack_command(args)]
 
 

@@ -40,16 +40,19 @@ from models.columns import traces_of
 from models.conversions import (
     Cell,
     Cells,
+    Place,
+    add_cells_of,
     by_month,
+    by_place,
     is_of_month,
     numbers_of,
     pack_numbers,
-    pack_vector,
+    packed_by_place,
     unpack_numbers,
     unpack_vector,
     without_zeros,
 )
-from models.counts import Count, Counts, Numbers, plus
+from models.counts import Count, Counts, Numbers, add_counts, without_zero_counts
 from models.errors import Fenced
 from models.flows import ALL_TIME, Period
 from models.lanes import AnyEntity
@@ -58,7 +61,7 @@ from models.settings import Settings
 from models.times import to_text
 from models.totals import Totals
 from models.warming import Ranked
-from streams.redis_clients import REDIS_AWAY
+from streams.redis_clients import REDIS_AWAY, Arguments
 
 SPREAD_BYTES = 4096
 """An entity larger than this is kept as a hash, so that one more part costs the same."""
@@ -124,25 +127,33 @@ V = TypeVar("V")
 
 
 class Cache(Generic[K, V]):
-    """The values used last: between `most` and twice as many are kept."""
+    """The values used last: between `most` and twice as many are kept, and those put at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._new: dict[K, V] = {}
         self._old: dict[K, V] = {}
 
-    def get(self, key: K) -> V | None:
-        """The value, which thereby counts as used."""
-        found = self._new.get(key)
-        if found is None and (found := self._old.pop(key, None)) is not None:
-            self.put(key, found)
-        return found
+    def find(self, keys: Iterable[K]) -> tuple[dict[K, V], list[K]]:
+        """The values of keys, which thereby count as used, and the keys that are missing."""
+        found: dict[K, V] = {}
+        missing: list[K] = []
+        new, old = self._new, self._old
+        for key in keys:
+            value = new.get(key)
+            if value is None and (value := old.pop(key, None)) is not None:
+                new[key] = value
+            if value is None:
+                missing.append(key)
+            else:
+                found[key] = value
+        return found, missing
 
-    def put(self, key: K, value: V) -> None:
-        """Keep the value; may forget those not used for long."""
+    def put(self, values: Mapping[K, V]) -> None:
+        """Keep the values; may forget those not used for long."""
         if len(self._new) >= self._most:
             self._old, self._new = self._new, {}
-        self._new[key] = value
+        self._new.update(values)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -162,11 +173,6 @@ def table_key(settings: Settings, lane: str, partition: int, *names: str) -> str
 def cell_key(lane: str, partition: int, cell: Cell) -> str:
     """The hash that a cell of the totals stands in."""
     return key(lane, partition, MONTHS if is_of_month(cell) else DAYS, cell.conversion, cell.dimension)
-
-
-def cell_field(cell: Cell) -> str:
-    """The field of a cell within its hash."""
-    return cell.day if cell.value is None else f"{cell.day}\0{cell.value}"
 
 
 def cell_of(conversion: str, dimension: str, field: bytes) -> Cell:
@@ -358,7 +364,6 @@ class Tables:
         self._cells: Cache[Cell, int] = Cache(cached)
         self._counts: Cache[Count, Numbers] = Cache(cached)
         self._loaded: dict[str, Stored] = {}
-        self._commands: list[Any] = []
         self._book_key = self._key("book")
         self._entity_prefix = self._key("e", "")
 
@@ -394,24 +399,22 @@ class Tables:
 
     async def load(self, names: Iterable[str], build: Any) -> dict[str, AnyEntity]:
         """The entities of these names, from memory or in as few reads as there can be."""
-        found = {name: self._entities.get(name) for name in names}
-        missing = [name for name, stored in found.items() if stored is None]
+        self._loaded, missing = self._entities.find(names)
         for some in batched(missing, _READ_AT_ONCE):
-            for name, (parts, spread) in (await self._read(some)).items():
-                stored = Stored(build(name, parts), parts, [spread])
-                self._entities.put(name, stored)
-                found[name] = stored
-        self._loaded = cast(dict[str, Stored], found)  # the cache may forget some before they are put down
+            parts_of, spread = await self._read(some)
+            read = {name: Stored(build(name, parts), parts, [name in spread]) for name, parts in parts_of.items()}
+            self._entities.put(read)
+            self._loaded.update(read)  # the cache may forget some before they are put down
         return {name: stored.entity for name, stored in self._loaded.items()}
 
-    async def _read(self, names: Sequence[str]) -> dict[str, tuple[Parts, bool]]:
-        blobs = await self._redis.mget([self._entity_prefix + name for name in names])
+    async def _read(self, names: Sequence[str]) -> tuple[dict[str, Parts], set[str]]:
+        """The parts of each entity; which of them are spread out."""
+        prefix = self._entity_prefix
+        blobs = await self._redis.mget([prefix + name for name in names])
+        parts = {name: _unpack_parts(blob) if blob else {} for name, blob in zip(names, blobs, strict=True)}
         spread = [name for name, blob in zip(names, blobs, strict=True) if blob == b""]
-        hashes = dict(zip(spread, await self._read_hashes(spread), strict=True))
-        return {
-            name: (hashes[name], True) if name in hashes else (_unpack_parts(blob) if blob else {}, False)
-            for name, blob in zip(names, blobs, strict=True)
-        }
+        parts.update(zip(spread, await self._read_hashes(spread), strict=True))
+        return parts, set(spread)
 
     async def _read_hashes(self, names: Sequence[str]) -> list[Parts]:
         if not names:
@@ -428,40 +431,37 @@ class Tables:
         everybody = {each.decode().removeprefix(self._entity_prefix) async for each in keys}
         names: set[str] = set()
         for some in batched(sorted(everybody), _READ_AT_ONCE):
-            for name, (parts, _) in (await self._read(some)).items():
+            for name, parts in (await self._read(some))[0].items():
                 whole = b"".join([*map(str.encode, parts), *parts.values()])
                 if any(trace in whole for trace in traces):
                     names.add(name)
         return names
 
     async def _load_cells(self, cells: Iterable[Cell]) -> dict[Cell, int]:
-        found = {cell: self._cells.get(cell) for cell in cells}
-        by_key: dict[str, list[Cell]] = {}
-        for cell, numbers in found.items():
-            if numbers is None:
-                by_key.setdefault(cell_key(self.lane, self.partition, cell), []).append(cell)
-        if by_key:
+        found, missing = self._cells.find(cells)
+        if missing:
+            places = by_place(missing)
             pipeline = self._redis.pipeline(transaction=False)
-            for name, missing in by_key.items():
-                pipeline.hmget(name, [cell_field(cell) for cell in missing])
-            for missing, values in zip(by_key.values(), await pipeline.execute(), strict=True):
-                found.update(zip(missing, (unpack_vector(value) if value else 0 for value in values), strict=True))
-        return cast(dict[Cell, int], found)
+            for place, some in places.items():
+                pipeline.hmget(self._place_key(place), [field for field, _ in some])
+            for some, values in zip(places.values(), await pipeline.execute(), strict=True):
+                for (_, cell), value in zip(some, values, strict=True):
+                    found[cell] = unpack_vector(value) if value else 0
+        return found
 
     async def _load_counts(self, counts: Iterable[Count]) -> Counts:
         """The numbers that stand; a count that was never made is left out."""
-        found = {count: self._counts.get(count) for count in counts}
-        tables: dict[str, list[Count]] = {}
-        for count, numbers in found.items():
-            if numbers is None:
+        found, missing = self._counts.find(counts)
+        if missing:
+            tables: dict[str, list[Count]] = {}
+            for count in missing:
                 tables.setdefault(count.table, []).append(count)
-        if tables:
             pipeline = self._redis.pipeline(transaction=False)
-            for table, missing in tables.items():
-                pipeline.hmget(self._key("counts", table), [count.field for count in missing])
-            for missing, values in zip(tables.values(), await pipeline.execute(), strict=True):
-                found.update(zip(missing, (counted(value) if value else None for value in values), strict=True))
-        return {count: numbers for count, numbers in found.items() if numbers is not None}
+            for table, some in tables.items():
+                pipeline.hmget(self._key("counts", table), [count.field for count in some])
+            for some, values in zip(tables.values(), await pipeline.execute(), strict=True):
+                found.update((count, counted(value)) for count, value in zip(some, values, strict=True) if value)
+        return found
 
     async def due(self, clock: int) -> list[str]:
         """Accounts to which something has happened by itself, the earliest first; not all of very many."""
@@ -490,9 +490,18 @@ class Tables:
             self._command("SET", self._entity_prefix + name, b"")
             self._put_parts(name, cast(Changes, parts))
         elif parts:
-            self._blobs += (self._entity_prefix + name, blob)
+            self._blobs.add_long((self._entity_prefix + name).encode(), blob)
+            if self._blobs.count >= _MOST_ARGUMENTS:
+                self._put_blobs()
         else:
             self._command("DEL", self._entity_prefix + name)
+
+    def _put_blobs(self) -> None:
+        """Put down what there is of packed entities: many in one command, whose arguments have to be counted first."""
+        if self._blobs.count:
+            self._commands.add(("MSET", self._blobs.count))
+            self._commands.extend(self._blobs)
+            self._blobs = Arguments()
 
     def _put_parts(self, name: str, changes: Changes) -> None:
         where = self._key("p", name)
@@ -501,25 +510,25 @@ class Tables:
         self._chunked("HSET", where, kept)
         self._chunked("HDEL", where, gone)
 
-    _blobs: list[Any]
+    _commands: Arguments
+    _blobs: Arguments
     _stale: list[str]
 
     def begin(self) -> None:
         """Begin a commit: nothing is put down yet."""
-        self._commands, self._blobs, self._stale = [], [], []
+        self._commands, self._blobs, self._stale = Arguments(), Arguments(), []
 
     async def put_totals(self, totals: Totals) -> None:
         """Put down the totals as they are after this change."""
-        change = totals.without_zeros()
-        await self._put_cells(without_zeros({**change.cells, **by_month(change.cells)}))
-        await self._put_counts(change.counts)
-        for (entry, account), reason in change.waiting.items():
+        await self._put_cells(without_zeros({**totals.cells, **by_month(totals.cells)}))
+        await self._put_counts(without_zero_counts(totals.counts))
+        for (entry, account), reason in totals.waiting.items():
             self._put_field(self._key("waiting"), f"{entry}\0{account}", reason)
-        for (label, account), is_listed in change.listed.items():
+        for (label, account), is_listed in totals.listed.items():
             self._command("SADD" if is_listed else "SREM", self._key("where", label), account)
-        if change.newest:
-            self._put_newest(change)
-        self._put_warmth(change.warmth)
+        if totals.newest:
+            self._put_newest(totals)
+        self._put_warmth(totals.warmth)
 
     def _put_warmth(self, ranked: Mapping[str, Ranked]) -> None:
         """Put down how warm accounts are, in which state they rank where, and when to look again."""
@@ -546,38 +555,30 @@ class Tables:
             self._command("LTRIM", self._key("alerts"), 0, NEWEST_ALERTS - 1)
 
     async def _put_cells(self, change: Cells) -> None:
-        have = await self._load_cells(change)
-        hashes: dict[tuple[str, str, bool], tuple[Cell, list[Any], list[Any]]] = {}
-        for cell, numbers in change.items():
-            now = have[cell] + numbers
-            self._cells.put(cell, now)
-            place = cell.conversion, cell.dimension, is_of_month(cell)
-            if place not in hashes:
-                hashes[place] = cell, [], []
-            _, kept, gone = hashes[place]
-            if now:
-                kept += (cell_field(cell), pack_vector(now))
-            else:
-                gone.append(cell_field(cell))
-        for cell, kept, gone in hashes.values():
-            name = cell_key(self.lane, self.partition, cell)
-            self._chunked("HSET", name, kept)
-            self._chunked("HDEL", name, gone)
+        now = await self._load_cells(change)
+        add_cells_of(now, change)
+        self._cells.put(now)
+        for place, (kept, gone) in packed_by_place(now).items():
+            self._chunked("HSET", self._place_key(place), kept)
+            self._chunked("HDEL", self._place_key(place), gone)
+
+    def _place_key(self, place: Place) -> str:
+        conversion, dimension, is_of_month = place
+        return self._key(MONTHS if is_of_month else DAYS, conversion, dimension)
 
     async def _put_counts(self, change: Counts) -> None:
-        have = await self._load_counts(change)
+        now = await self._load_counts(change)
+        add_counts(now, change.items())
+        self._counts.put(now)
         tables: dict[str, tuple[list[Any], list[Any]]] = {}
-        for count, numbers in change.items():
-            before = have.get(count)
-            now = plus(before, numbers) if before else numbers
-            self._counts.put(count, now)
-            if count.table not in tables:
-                tables[count.table] = [], []
-            kept, gone = tables[count.table]
-            if any(now):
-                kept += (count.field, pack_numbers(now))
+        for (table, field), numbers in now.items():
+            if table not in tables:
+                tables[table] = [], []
+            kept, gone = tables[table]
+            if any(numbers):
+                kept += (field, pack_numbers(numbers))
             else:
-                gone.append(count.field)
+                gone.append(field)
         for table, (kept, gone) in tables.items():
             name = self._key("counts", table)
             self._chunked("HSET", name, kept)
@@ -604,7 +605,10 @@ class Tables:
 
     def put_outbox(self, entries: Sequence[bytes]) -> None:
         """Put down what has to be published after this commit."""
-        self._chunked("RPUSH", self._key("outbox"), entries)
+        where = self._key("outbox").encode()
+        for entry in entries:
+            self._commands.add(("RPUSH", 2))
+            self._commands.add_long(where, entry)
 
     def trim_outbox(self, published: int) -> None:
         """Put down that the oldest entries are in Kafka."""
@@ -617,10 +621,10 @@ class Tables:
 
     async def commit(self) -> None:
         """Make all that was put down durable at once; Fenced when another owns the partition."""
-        self._chunked("MSET", None, self._blobs)
+        self._put_blobs()
         self._chunked("DEL", None, self._stale)
         now, then = self.book.commit, self.book.commit + 1
-        answer = await self._evaluate(_COMMIT, self._book_key, [self.book.epoch, now, then, *self._commands])
+        answer = await self._evaluate(_COMMIT, self._book_key, [self.book.epoch, now, then, self._commands])
         if answer == b"fenced":
             self.book.commit = -1
             raise Fenced(f"{self._key()} belongs to another worker now")
@@ -638,7 +642,7 @@ class Tables:
             self._command(name, *(() if where is None else (where,)), *some)
 
     def _command(self, name: str, *arguments: Any) -> None:
-        self._commands += (name, len(arguments), *arguments)
+        self._commands.add((name, len(arguments), *arguments))
 
     async def _evaluate(self, script: str, where: str, arguments: Sequence[Any]) -> Any:
         digest = _DIGESTS[script]

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from models.conversions import UNATTRIBUTED, Cell
+from models.conversions import UNATTRIBUTED, Cell, cell_field
 from models.partitions import partition_of
 from models.settings import Settings
 from streams.config import kafka_options
-from streams.tables import cell_field, cell_key
+from streams.tables import cell_key
 from streams.topics import full_name
 from tests.bench_facts import Arrival, deal_change, endless, identify
 

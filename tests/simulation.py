@@ -25,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
+import hiredis
 import msgspec
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaConnectionError
@@ -53,6 +54,7 @@ from streams import backlog as backlog_module
 from streams import lane as lane_module
 from streams import tables as tables_module
 from streams.lane import LaneService
+from streams.redis_clients import Arguments
 from streams.tables import Tables, cell_of, counted, waiting_entry
 from streams.topics import DEAD_LETTERS
 from tests.simulated_warmth import warmth_problems
@@ -501,7 +503,7 @@ class Store:
             tables_module._DIGESTS[tables_module._COMMIT]: self._commit,
             tables_module._DIGESTS[tables_module._ACQUIRE]: self._acquire,
         }
-        return scripts[digest](key, [_bytes(each) for each in arguments])
+        return scripts[digest](key, [value for each in arguments for value in _values(each)])
 
     def _acquire(self, key: str, arguments: list[bytes]) -> list[bytes]:
         book = self.keys.setdefault(key, {})
@@ -529,6 +531,17 @@ class Store:
         assert at == len(commands)
         book[b"commit"] = then
         return b"ok"
+
+
+def _values(argument: Any) -> list[bytes]:
+    """The arguments that one of a script's stands for, as Redis would read them."""
+    if not isinstance(argument, Arguments):
+        return [_bytes(argument)]
+    reader = hiredis.Reader()
+    reader.feed(b"*%d\r\n%b" % (argument.count, argument.packed))
+    values: list[bytes] = reader.gets()
+    assert not reader.has_data()
+    return values
 
 
 def _bytes(value: Any) -> bytes:
