@@ -25,7 +25,7 @@ from models.conversions import (
     path_of_credits,
     sums_of,
 )
-from models.counts import Counted, Counts, add_counts
+from models.counts import Counted, Counting, Counts, add_counts
 from models.course import BEGINNING, History
 from models.deals import Conversion, Deal, booked_as, conversions_of, is_open, takes_part, waiting_of, won_at
 from models.entity import Conflict, Contents, Outcome, put, reports
@@ -68,7 +68,7 @@ from models.warming import Moved, Warming
 from models.warmth import Touched
 
 REMEMBERED_SUMS = 100
-"""What a deal's conversion with more sums comes to is computed again when taken back, rather than kept in memory."""
+"""What a deal's conversion with more sums comes to (or its counts) is computed again when taken back, not kept."""
 _PASSED_ON = KNOWN + TOUCH + DEAL + USAGE + PASSED_ON
 _touch = msgspec.msgpack.Decoder(Touch).decode
 _deal = msgspec.msgpack.Decoder(Deal).decode
@@ -118,12 +118,15 @@ class _Change(NamedTuple):
 
 
 class Account:
-    """One account: its people's touches, its deals, and what they earned."""
+    """One account: its people's touches, its deals, and what they earned.
+
+    `first_lead` is the earliest lead moment of its people.
+    """
 
     __slots__ = (
-        "_about", "_booked", "_clock", "_conversions", "_dirty", "_group", "_labels", "_last_converted",
+        "_about", "_booked", "_clock", "_conversions", "_counted", "_dirty", "_group", "_labels", "_last_converted",
         "_links_changed", "_parent", "_pending", "_persons", "_recorded_at", "_rules", "_told", "company", "deals",
-        "journey", "leads", "name", "parts", "tag", "warming",
+        "first_lead", "journey", "leads", "name", "parts", "tag", "warming",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
@@ -138,11 +141,13 @@ class Account:
         self.company = Company(name, rules)
         self.journey = Journey(rules.settings.markov_order)
         self.leads: dict[str, Lead] = {}
+        self.first_lead: int | None = None
         self._persons: dict[str, str] = {}
         self.deals: dict[str, Deal] = {}
         self._conversions: dict[str, list[Conversion]] = {}
         self._last_converted: dict[str, int] | None = None
         self._booked: dict[tuple[str, str, str], _Earned] = {}
+        self._counted: dict[str, list[Counting]] = {}
         for part, value in parts.items():
             if part[0] in COMPANY_KINDS:
                 self.company.index(part, value)
@@ -210,6 +215,8 @@ class Account:
                 self.leads.pop(path, None)
             else:
                 self.leads[path] = lead
+        if arrivals.leads:
+            self.first_lead = min([lead.at for lead in self.leads.values()], default=None)
         for name, deal in arrivals.deals.items():
             self._index_deal(name, deal)
 
@@ -263,11 +270,6 @@ class Account:
                 days = found.setdefault(event, {})
                 days[day] = days.get(day, 0) + count
         return found
-
-    @property
-    def first_lead(self) -> int | None:
-        """The earliest lead moment of the account's people."""
-        return min((lead.at for lead in self.leads.values()), default=None)
 
     @property
     def burden(self) -> int:
@@ -373,7 +375,12 @@ class Account:
         self._count_deal(totals, name, self._surroundings(deal), sign)
 
     def _count_deal(self, totals: Totals, name: str, around: Surroundings, sign: int) -> None:
-        counted = deal_counts(self.deals[name], self._conversions[name], around, self._rules)
+        """Add or take back what the deal counts; few counts are remembered until they are taken back."""
+        counted = self._counted.pop(name, None) if sign < 0 else None
+        if counted is None:
+            counted = deal_counts(self.deals[name], self._conversions[name], around, self._rules)
+        if sign > 0 and len(counted) <= REMEMBERED_SUMS:
+            self._counted[name] = counted
         add_counts(totals.counts, counted, sign)
 
     def _surroundings(self, deal: Deal) -> Surroundings:

@@ -34,14 +34,14 @@ class Path(NamedTuple):
 Weights = tuple[int, ...]
 
 
-def apportion(amount: int, weights: Sequence[int]) -> list[int]:
+def apportion(amount: int, weights: Weights) -> list[int]:
     """Share `amount` minor units in proportion to `weights`; the shares add up to it.
 
     Shares are rounded down; the units left over go one each to the largest fractions,
     the earlier touch first on a tie. The sign is put back at the end.
     Source: largest-remainder (Hamilton) method.
 
-    >>> apportion(100_000, [1, 1, 1])
+    >>> apportion(100_000, (1, 1, 1))
     [33334, 33333, 33333]
     """
     units, n, total = abs(amount), len(weights), sum(weights)
@@ -56,14 +56,25 @@ def apportion(amount: int, weights: Sequence[int]) -> list[int]:
     return [-share for share in shares] if amount < 0 else shares
 
 
-def _apportioned(units: int, weights: Sequence[int], total: int) -> list[int]:
-    shares = [units * weight // total for weight in weights]
+def _apportioned(units: int, weights: Weights, total: int) -> list[int]:
+    shares: list[int] = []
+    fractions: list[int] = []
+    for weight in weights:
+        share = units * weight // total
+        shares.append(share)
+        fractions.append(units * weight - share * total)
     left_over = units - sum(shares)
     if left_over:
-        fractions = [units * weight % total for weight in weights]
-        by_fraction = sorted(range(len(weights)), key=fractions.__getitem__, reverse=True)
-        for number in by_fraction[:left_over]:
-            shares[number] += 1
+        least = sorted(fractions, reverse=True)[left_over - 1]  # of those that have one more
+        alike = left_over
+        for fraction in fractions:
+            alike -= fraction > least
+        for number, fraction in enumerate(fractions):
+            if fraction > least:
+                shares[number] += 1
+            elif fraction == least and alike:
+                shares[number] += 1
+                alike -= 1
     return shares
 
 

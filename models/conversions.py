@@ -5,15 +5,17 @@ Shared by the accounts lane and the batch recomputation.
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
+from struct import Struct
+from typing import NamedTuple, cast
 
 from models.attribution import (
     BUILT_IN,
     LONGEST_REMEMBERED,
     MILLION,
     PARTICIPATION,
+    POSITION_MODELS,
     Path,
     Weights,
     apportion,
@@ -46,8 +48,11 @@ DIMENSIONS = (
 """A value of `funnel_channel` is the funnel stage and the channel, such as `awareness:email`."""
 NO_ROLE = "none"
 _MONTH = len("2026-04")
-_PARTICIPATION = 2 * BUILT_IN.index(PARTICIPATION)
-"""Where a cell keeps the counts of the one model that does not add up."""
+_PARTICIPATION = BUILT_IN.index(PARTICIPATION)
+"""Where a cell keeps the numbers of the one model that does not add up."""
+_MODEL_BITS = 128
+"""A model's count and amount in a cell."""
+_POSITION_BITS = _MODEL_BITS * len(POSITION_MODELS)
 
 
 class Milestones(NamedTuple):
@@ -82,6 +87,9 @@ class Credit(NamedTuple):
         """Count (millionths) and amount (minor units) of each model in turn."""
         return numbers_of(self.numbers, rules.width)
 
+
+_credit: Callable[[tuple[Touch | None, str, int]], Credit] = partial(tuple.__new__, Credit)
+"""Credit(…) by half its cost."""
 
 Cells = dict[Cell, int]
 """Cells with their numbers as one integer (see `vector`): adding cells is adding integers."""
@@ -156,46 +164,72 @@ def credits_of(
     for a refund its deal's win. `roles` are those of the touches' people, where the
     rules weigh them.
     """
+    whole = _whole(conversion)
+    if not touches:
+        return [_credit((None, UNATTRIBUTED, whole * _each_model(len(rules.models))))] if whole else []
     stages = [funnel_stage(touch.at, milestones) for touch in touches]
-    counted, amount = MILLION if conversion.counted else 0, conversion.amount or 0
-    if touches:
-        path = path_of(touches, milestones)
-        others = list(_other_weights(weighed_at, touches, stages, milestones, rules, roles))
-        columns = _columns(counted, amount, path, others)
-    else:
-        columns = [[counted], [amount]] * len(rules.models)
-    earned = zip((*touches, None), (*stages, UNATTRIBUTED), map(vector, zip(*columns, strict=True)), strict=True)
-    return [Credit(*each) for each in earned if each[2]]
+    path = path_of(touches, milestones)
+    others = _other_weights(weighed_at, touches, stages, milestones, rules, roles)
+    vectors = _earned(MILLION, path, others) if conversion.counted else [0] * (path.n + 1)
+    if conversion.amount:
+        sign = 1 if conversion.amount > 0 else -1
+        amounts = _earned(abs(conversion.amount), path, others)
+        vectors = [counts + sign * (numbers << 64) for counts, numbers in zip(vectors, amounts, strict=True)]
+    earned = zip((*touches, None), (*stages, UNATTRIBUTED), vectors, strict=True)
+    return [_credit(each) for each in earned if each[2]]
 
 
-def _columns(counted: int, amount: int, path: Path, others: Sequence[Weights | None]) -> list[Sequence[int]]:
-    """The numbers of a cell in turn, each for every touch, and what of it no touch earned at the end."""
-    nothing = [0] * (path.n + 1)
-    by_position = position_weights(path)
-    columns: list[Sequence[int]] = [nothing] * (2 * (len(by_position) + len(others)))
-    if counted:
-        shared = _remembered_counts(path) if path.n <= LONGEST_REMEMBERED else _counts(by_position, path.n)
-        columns[::2] = (*shared, *_counts(others, path.n))
-    if amount:
-        columns[1::2] = [_shared(amount, weights, path.n) for weights in (*by_position, *others)]
-    columns[_PARTICIPATION:_PARTICIPATION] = [[counted] * path.n + [0], [amount] * path.n + [0]]
-    return columns
+def _whole(conversion: Conversion) -> int:
+    """The conversion's count and amount, as a vector of one model."""
+    return (MILLION if conversion.counted else 0) + ((conversion.amount or 0) << 64)
 
 
-def _shared(amount: int, weights: Weights | None, n: int) -> Sequence[int]:
-    if n == 1 and weights:
-        return amount, 0  # whose single touch it is; so most leads are
-    return [*apportion(amount, weights), 0] if weights else [0] * n + [amount]
+@lru_cache(maxsize=1000)
+def _each_model(models: int) -> int:
+    """What a vector of one model is multiplied by to stand for every model."""
+    return sum(1 << (_MODEL_BITS * place) for place in range(models))
 
 
-def _counts(models: Sequence[Weights | None], n: int) -> Sequence[Sequence[int]]:
-    """The counts under each model for every touch, the last for none."""
-    return tuple([tuple(_shared(MILLION, weights, n)) for weights in models])
+def _earned(units: int, path: Path, others: Sequence[Weights | None]) -> list[int]:
+    """What of so many units each touch earned, and at the end what none did, as vectors without amounts."""
+    columns = [_shares(units, weights, path.n) for weights in others]
+    columns.insert(_PARTICIPATION - len(POSITION_MODELS), (*(units,) * path.n, 0))
+    if units != MILLION or path.n > LONGEST_REMEMBERED:
+        return _side_by_side(_by_position(units, path) + columns)
+    beside = _side_by_side(columns)
+    return [some + (numbers << _POSITION_BITS) for some, numbers in zip(_counts(path), beside, strict=True)]
 
 
 @lru_cache(maxsize=10_000)
-def _remembered_counts(path: Path) -> Sequence[Sequence[int]]:
-    return _counts(position_weights(path), path.n)
+def _counts(path: Path) -> list[int]:
+    return _side_by_side(_by_position(MILLION, path))
+
+
+def _by_position(units: int, path: Path) -> list[Sequence[int]]:
+    return [_shares(units, weights, path.n) for weights in position_weights(path)]
+
+
+def _shares(units: int, weights: Weights | None, n: int) -> Sequence[int]:
+    """What of the units each of `n` touches earned, and at the end what none did."""
+    if weights is None:
+        return (*(0,) * n, units)
+    if n == 1:  # whose single touch it is; so most leads are
+        return units, 0
+    shares = apportion(units, weights)
+    shares.append(0)
+    return shares
+
+
+def _side_by_side(columns: Sequence[Sequence[int]]) -> list[int]:
+    """The numbers of each model for every touch, never below 0, as a vector for each touch."""
+    pack = _packing(len(columns))
+    return [int.from_bytes(pack(*row), "little") for row in zip(*columns, strict=True)]
+
+
+@lru_cache(maxsize=100)
+def _packing(models: int) -> Callable[..., bytes]:
+    """Packs a number of each model, leaving room for another beside it."""
+    return Struct("<" + models * "q8x").pack
 
 
 def _other_weights(
@@ -205,14 +239,17 @@ def _other_weights(
     milestones: Milestones,
     rules: Rules,
     roles: Sequence[str | None],
-) -> Iterator[Weights | None]:
+) -> list[Weights | None]:
     """The weights under the models that ask for more than positions, in the order of cells."""
-    yield time_decay_weights([at - touch.at for touch in touches], rules.half_life)
-    yield team_weights([touch.team for touch in touches], rules.team_shares)
-    yield shapley_weights([touch.channel for touch in touches])
+    weights = [
+        time_decay_weights([at - touch.at for touch in touches], rules.half_life),
+        team_weights([touch.team for touch in touches], rules.team_shares),
+        shapley_weights([touch.channel for touch in touches]),
+    ]
     if rules.custom:
         traits = _traits(touches, stages, roles)
-        yield from (_custom_weights(model, at, touches, traits, milestones) for model in rules.custom)
+        weights += [_custom_weights(model, at, touches, traits, milestones) for model in rules.custom]
+    return weights
 
 
 def _traits(touches: Sequence[Touch], stages: Sequence[str], roles: Sequence[str | None]) -> list[Traits]:
@@ -266,7 +303,8 @@ def sums_of(conversion: Conversion, credits: Sequence[Credit]) -> Sums:
     vectors = [credit.numbers - once for credit in credits]
     whole = once + sum(vectors)
     added: Sums = []
-    for dimension, column in zip(DIMENSIONS, zip(*map(values_of, credits), strict=True), strict=False):
+    columns = zip(*[values_of(credit) for credit in credits], strict=True)
+    for dimension, column in zip(DIMENSIONS, columns, strict=False):
         if column.count(column[0]) == len(column):  # as in most dimensions of most conversions
             added.append((dimension, column[0], whole))
             continue
@@ -282,14 +320,14 @@ def add_cells(cells: Cells, conversion: Conversion, sums: Sums, sign: int, rules
     day = day_of(conversion.at, rules.settings.time_zone)
     kind = "won" if conversion.kind == "refund" else conversion.kind
     for dimension, value, numbers in sums:
-        cell = _cell((kind, dimension, day, value))
-        cells[cell] = cells.get(cell, 0) + (numbers if sign > 0 else -numbers)
+        place = (kind, dimension, day, value)
+        have = cells.get(cast(Cell, place))  # its tuple is found as the cell is, and need not be made one
+        cells[_cell(place) if have is None else cast(Cell, place)] = (have or 0) + sign * numbers
 
 
 def _participation(conversion: Conversion) -> int:
     """The whole conversion at the place of `participation`, as a vector."""
-    counted = MILLION if conversion.counted else 0
-    return (counted + ((conversion.amount or 0) << 64)) << (64 * _PARTICIPATION)
+    return _whole(conversion) << (_MODEL_BITS * _PARTICIPATION)
 
 
 # --- paths ------------------------------------------------------------------------------

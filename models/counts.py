@@ -23,7 +23,8 @@ Numbers = tuple[int, ...]
 """What a field holds, each number with a meaning that its table says."""
 
 Counts = dict[Count, Numbers]
-Counted = Iterable[tuple[Count, Numbers]]
+Counting = tuple[Count, Numbers]
+Counted = Iterable[Counting]
 
 
 Tables = Mapping[str, Mapping[str, Numbers]]

@@ -4,7 +4,6 @@ A power is a product over the digits of the age, each looked up in a table: a fi
 integer of BITS binary places. After whole half-lives it is exact.
 """
 
-from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from functools import lru_cache
 
@@ -13,7 +12,7 @@ ONE = 1 << BITS
 _DIGIT_BITS = 11
 _DIGIT = (1 << _DIGIT_BITS) - 1
 
-Tables = Sequence[Sequence[int]]
+Tables = tuple[tuple[int, ...], ...]
 """Per digit of an age below the half-life, 2^(−digit·unit/half-life) of its every value."""
 
 

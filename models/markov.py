@@ -130,4 +130,4 @@ def apportioned(amount: int, effects: Mapping[str, int]) -> dict[str, int]:
 
     `effects` are sorted by channel, and not all 0.
     """
-    return dict(zip(effects, apportion(amount, list(effects.values())), strict=True))
+    return dict(zip(effects, apportion(amount, tuple(effects.values())), strict=True))

@@ -13,7 +13,7 @@ putting their stages in order.
 from collections.abc import Sequence
 from functools import lru_cache
 
-from models.counts import Count, Counted, Numbers, field_of
+from models.counts import Count, Counting, field_of
 from models.deals import Deal, pipeline_of
 from models.rules import Rules
 from models.times import DAY, day_of
@@ -21,7 +21,7 @@ from models.times import DAY, day_of
 NAMED = "named"
 
 
-def naming_counts(deal: Deal, rules: Rules) -> Counted:
+def naming_counts(deal: Deal, rules: Rules) -> list[Counting]:
     """When the deal first named each stage."""
     configured = rules.settings.pipeline(deal.pipeline)
     placed = {*configured.stages, *configured.won, *configured.lost}
@@ -30,21 +30,24 @@ def naming_counts(deal: Deal, rules: Rules) -> Counted:
         if stage is not None:
             first.setdefault(stage, (at, fact))
     pipeline = pipeline_of(deal)
+    counted: list[Counting] = []
     for stage, (at, fact) in first.items():
         day = day_of(at, "UTC")
-        yield from _named_on(pipeline, stage, day)
+        counted += _named_on(pipeline, stage, day)
         if stage not in placed:
-            yield Count(table_within(day, pipeline, stage), f"{at % DAY}:{fact}"), (1,)
+            counted.append((Count(table_within(day, pipeline, stage), f"{at % DAY}:{fact}"), (1,)))
+    return counted
 
 
 @lru_cache(maxsize=5000)
-def _named_on(pipeline: str, stage: str, day: str) -> Sequence[tuple[Count, Numbers]]:
+def _named_on(pipeline: str, stage: str, day: str) -> Sequence[Counting]:
     return (
         (Count(NAMED, field_of(pipeline, stage, day[:7])), (1,)),
         (Count(f"{NAMED}:{day[:7]}", field_of(pipeline, stage, day)), (1,)),
     )
 
 
+@lru_cache(maxsize=5000)
 def table_within(day: str, pipeline: str, stage: str) -> str:
     """The table that tells when within a day deals first named the stage."""
     return f"{NAMED}:{day}:{field_of(pipeline, stage)}"

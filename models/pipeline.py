@@ -27,11 +27,11 @@ starts          lead or opportunity                        people known, deals c
 pot             (none)                                     amount won less refunds
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from models.conversions import eligible
-from models.counts import Count, Counted, Numbers, field_of
+from models.counts import Count, Counted, Counting, field_of
 from models.deals import Conversion, Deal, is_open, lost_at, open_amount, pipeline_of, won_at
 from models.filters import NO_LABELS, Labels, parts_of
 from models.flows import MONTHS, Happening, counts_of, lasted
@@ -138,8 +138,12 @@ def first_channel(deal: Deal, journey: Sequence[Touch], rules: Rules) -> str | N
     """The channel of the first touch (of those, oldest first) eligible for the opportunity; None without any."""
     if deal.created_at is None:
         return None
-    touches = eligible(journey, OPPORTUNITY, deal.created_at, rules)
-    return touches[0].channel if touches else None
+    first = bisect_left(journey, deal.created_at - rules.lookback[OPPORTUNITY], key=_at)
+    return journey[first].channel if first < len(journey) and journey[first].at <= deal.created_at else None
+
+
+def _at(touch: Touch) -> int:
+    return touch.at
 
 
 # --- stays ------------------------------------------------------------------------------
@@ -178,24 +182,23 @@ def _stay(stage: str, begin: int, later: Sequence[tuple[int, str]], closing: set
 # --- one deal's numbers -----------------------------------------------------------------
 
 
-def deal_counts(
-    deal: Deal, conversions: Iterable[Conversion], around: Surroundings, rules: Rules
-) -> Iterator[tuple[Count, Numbers]]:
+def deal_counts(deal: Deal, conversions: Iterable[Conversion], around: Surroundings, rules: Rules) -> list[Counting]:
     """All that the deal adds to the counts."""
     if deal.created_at is None:
-        return
-    yield from naming_counts(deal, rules)
+        return []
+    counted = naming_counts(deal, rules)
     if deal.deleted:
-        return
+        return counted
     stays = stays_of(deal, rules)
-    yield from _exits(deal, stays, rules)
-    happenings = [*_moves(deal, stays, rules), *_closing(deal, conversions, around, rules)]
+    counted += _exits(deal, stays, rules)
+    happenings = _moves(deal, stays, rules) + _closing(deal, conversions, around, rules)
     for happening in happenings:
-        yield from counts_of(happening)
-    yield from ((Count(MONTHS, month), (1,)) for month in {happening.day[:7] for happening in happenings})
-    yield from _outcome(deal, around, rules)
+        counted += counts_of(happening)
+    counted += [(Count(MONTHS, month), (1,)) for month in {happening.day[:7] for happening in happenings}]
+    counted += _outcome(deal, around, rules)
     if is_open(deal, rules):
-        yield from _open(deal, stays, around, rules)
+        counted += _open(deal, stays, around, rules)
+    return counted
 
 
 def lead_counts(at: int, rules: Rules) -> Counted:
@@ -203,28 +206,32 @@ def lead_counts(at: int, rules: Rules) -> Counted:
     return counts_of(Happening(STARTS, day_of(at, rules.settings.time_zone), (LEAD,), (1,)))
 
 
-def _exits(deal: Deal, stays: Iterable[Stay], rules: Rules) -> Iterator[tuple[Count, Numbers]]:
+def _exits(deal: Deal, stays: Iterable[Stay], rules: Rules) -> list[Counting]:
+    counted: list[Counting] = []
     for stay in stays:
         if stay.end is not None:
             week = days_between(stay.begin, stay.end, rules.settings.time_zone) // 7
-            yield Count(EXITS, field_of(pipeline_of(deal), stay.stage, week, stay.exit, stay.to)), (1,)
+            counted.append((Count(EXITS, field_of(pipeline_of(deal), stay.stage, week, stay.exit, stay.to)), (1,)))
+    return counted
 
 
-def _moves(deal: Deal, stays: Sequence[Stay], rules: Rules) -> Iterator[Happening]:
+def _moves(deal: Deal, stays: Sequence[Stay], rules: Rules) -> list[Happening]:
     zone, name = rules.settings.time_zone, pipeline_of(deal)
-    yield Happening(STARTS, day_of(deal.created_at or 0, zone), (OPPORTUNITY,), (1,))
-    won, seen = _won_stages(deal, rules), set()
+    happenings = [Happening(STARTS, day_of(deal.created_at or 0, zone), (OPPORTUNITY,), (1,))]
+    won = _won_stages(deal, rules)
+    seen: set[str] = set()
     for number, stay in enumerate(stays):
         begun = day_of(stay.begin, zone)
-        yield Happening(ENTERED, begun, (name, stay.stage), (1,))
+        happenings.append(Happening(ENTERED, begun, (name, stay.stage), (1,)))
         if stay.end is not None:
             days = days_between(stay.begin, stay.end, zone)
-            yield lasted(LEFT, day_of(stay.end, zone), (name, stay.stage, stay.exit), days)
+            happenings.append(lasted(LEFT, day_of(stay.end, zone), (name, stay.stage, stay.exit), days))
         if stay.stage not in seen:
             seen.add(stay.stage)
             later = sorted({each.stage for each in stays[number + 1 :]} - {stay.stage})
-            is_won = any(at >= stay.begin for at in won)
-            yield Happening(CONVERTED, begun, (name, stay.stage, is_won, *later), (1,))
+            is_won = bool(won) and won[-1] >= stay.begin
+            happenings.append(Happening(CONVERTED, begun, (name, stay.stage, is_won, *later), (1,)))
+    return happenings
 
 
 def _won_stages(deal: Deal, rules: Rules) -> list[int]:
@@ -233,30 +240,34 @@ def _won_stages(deal: Deal, rules: Rules) -> list[int]:
     return [at for at, stage in deal.stages if stage in won]
 
 
-def _closing(deal: Deal, conversions: Iterable[Conversion], around: Surroundings, rules: Rules) -> Iterator[Happening]:
+def _closing(deal: Deal, conversions: Iterable[Conversion], around: Surroundings, rules: Rules) -> list[Happening]:
     zone, lost = rules.settings.time_zone, lost_at(deal, rules)
+    happenings: list[Happening] = []
     if lost is not None:
-        yield Happening(CLOSED, day_of(lost, zone), (pipeline_of(deal), deal.owner), Closed(lost=1))
+        happenings.append(Happening(CLOSED, day_of(lost, zone), (pipeline_of(deal), deal.owner), Closed(lost=1)))
     for conversion in conversions:
         day = day_of(conversion.at, zone)
         if conversion.kind == WON:
-            yield from _win(deal, conversion, day, around, zone)
+            happenings += _win(deal, conversion, day, around, zone)
         if conversion.kind in (WON, "refund") and conversion.amount:
-            yield Happening(POT, day, (), (conversion.amount,))
+            happenings.append(Happening(POT, day, (), (conversion.amount,)))
+    return happenings
 
 
-def _win(deal: Deal, win: Conversion, day: str, around: Surroundings, zone: str) -> Iterator[Happening]:
+def _win(deal: Deal, win: Conversion, day: str, around: Surroundings, zone: str) -> list[Happening]:
     values, valued, amount = (pipeline_of(deal), deal.owner), int(win.amount is not None), win.amount or 0
     days = days_between(deal.created_at or 0, win.at, zone)
-    yield Happening(CLOSED, day, values, Closed(1, 0, valued, amount, days))
-    yield lasted(CYCLES, day, values, days)
+    happenings = [
+        Happening(CLOSED, day, values, Closed(1, 0, valued, amount, days)),
+        lasted(CYCLES, day, values, days),
+    ]
     numbers = Wins(1, valued, amount, *square_digits(amount))
     measures = {OPPORTUNITY: days}
     if around.lead is not None:
         measures[LEAD] = days_between(around.lead, win.at, zone)
     for measure, each in measures.items():
-        yield Happening(WINS, day, (measure,), numbers)
-        yield lasted(WIN_DAYS, day, (measure,), each)
+        happenings += [Happening(WINS, day, (measure,), numbers), lasted(WIN_DAYS, day, (measure,), each)]
+    return happenings
 
 
 def qualities_of(around: Surroundings) -> Mapping[str, str]:
@@ -268,28 +279,32 @@ def _quality_of(around: Surroundings, attribute: str) -> str | None:
     return None if attribute == "none" else qualities_of(around).get(attribute, NONE)
 
 
-def _outcome(deal: Deal, around: Surroundings, rules: Rules) -> Iterator[tuple[Count, Numbers]]:
+def _outcome(deal: Deal, around: Surroundings, rules: Rules) -> list[Counting]:
     outcome = (int(won_at(deal, rules) is not None), int(lost_at(deal, rules) is not None))
-    if any(outcome):
-        yield Count(OUTCOMES, field_of(pipeline_of(deal))), outcome
-        for attribute, value in qualities_of(around).items():
-            yield Count(QUALITY, field_of(attribute, value)), outcome
+    if not any(outcome):
+        return []
+    by_quality = [(Count(QUALITY, field_of(*each)), outcome) for each in qualities_of(around).items()]
+    return [(Count(OUTCOMES, field_of(pipeline_of(deal))), outcome), *by_quality]
 
 
-def _open(deal: Deal, stays: Sequence[Stay], around: Surroundings, rules: Rules) -> Iterator[tuple[Count, Numbers]]:
+def _open(deal: Deal, stays: Sequence[Stay], around: Surroundings, rules: Rules) -> list[Counting]:
     """The open deal's place in the pipeline, by what tells its chance and by what reports ask for."""
     zone, name, stay = rules.settings.time_zone, pipeline_of(deal), stays[-1]
     numbers, entered = _open_numbers(deal, rules), day_of(stay.begin, zone)
     quality = _quality_of(around, rules.settings.lead_quality)
-    yield Count(OPEN, field_of(name, stay.stage, entered, quality)), numbers
-    yield Count(OPEN_OWNERS, field_of(deal.owner, name, stay.stage, entered, quality)), numbers
-    if not numbers.deals:
-        return
-    yield Count(PIPELINE, stay.stage), numbers[:2]
-    yield Count(EXPECTED, field_of(name, stay.stage, deal.expected_close, quality)), numbers
-    created = day_of(deal.created_at or 0, zone)
-    for by, value in (("stage", stay.stage), ("owner", deal.owner)):
-        yield Count(OPEN_AGES, field_of(by, value, created)), numbers[:2]
+    counted: list[Counting] = [
+        (Count(OPEN, field_of(name, stay.stage, entered, quality)), numbers),
+        (Count(OPEN_OWNERS, field_of(deal.owner, name, stay.stage, entered, quality)), numbers),
+    ]
+    if numbers.deals:
+        created = day_of(deal.created_at or 0, zone)
+        ages = [field_of(by, value, created) for by, value in (("stage", stay.stage), ("owner", deal.owner))]
+        counted += [
+            (Count(PIPELINE, stay.stage), numbers[:2]),
+            (Count(EXPECTED, field_of(name, stay.stage, deal.expected_close, quality)), numbers),
+            *[(Count(OPEN_AGES, field), numbers[:2]) for field in ages],
+        ]
+    return counted
 
 
 def _open_numbers(deal: Deal, rules: Rules) -> Open:

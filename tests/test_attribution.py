@@ -46,7 +46,7 @@ def test_time_decay_of_the_worked_example() -> None:
 
 
 def test_linear_gives_the_odd_cent_to_the_earliest_touch() -> None:
-    assert apportion(10_000_000, [1, 1, 1]) == [3333334, 3333333, 3333333]
+    assert apportion(10_000_000, (1, 1, 1)) == [3333334, 3333333, 3333333]
 
 
 @given(amount=st.integers(-10_000, 10_000), weights=st.lists(st.integers(0, 3), min_size=1, max_size=8))
@@ -57,14 +57,14 @@ def test_the_largest_fractions_get_what_rounding_down_leaves_over(amount: int, w
     left_over = abs(amount) - sum(map(floor, exact))
     first = sorted(range(len(weights)), key=lambda number: (floor(exact[number]) - exact[number], number))[:left_over]
 
-    shares = apportion(amount, weights)
+    shares = apportion(amount, tuple(weights))
 
     assert [abs(share) for share in shares] == [floor(each) + (number in first) for number, each in enumerate(exact)]
     assert sum(shares) == amount
 
 
 def test_a_negative_amount_is_shared_as_the_positive_one_is() -> None:
-    assert apportion(-1001, [1, 1, 1]) == [-334, -334, -333]
+    assert apportion(-1001, (1, 1, 1)) == [-334, -334, -333]
 
 
 @pytest.mark.parametrize(
