@@ -1,7 +1,7 @@
 """An entity of a lane: parts kept by name, facts and reports in, changes and reports out."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from models.counts import Counted
@@ -18,13 +18,15 @@ class Conflict:
     standing_at: int
 
 
-@dataclass
 class Outcome:
     """What one batch changed in one entity, and what it adds to the counts."""
 
-    changes: Changes
-    messages: list[Message] = field(default_factory=list)
-    counts: Counted = ()
+    __slots__ = ("changes", "counts", "messages")
+
+    def __init__(self, changes: Changes, messages: Sequence[Message] = (), counts: Counted = ()) -> None:
+        self.changes = changes
+        self.messages = messages
+        self.counts = counts
 
 
 class Entity(Protocol):
@@ -44,14 +46,14 @@ Contents = dict[str, dict[str, bytes]]
 """Parent → the parts it should hold of this child."""
 
 
-def reports(
-    old: Mapping[str, Mapping[str, bytes]], new: Mapping[str, Mapping[str, bytes]], tag: str
-) -> Iterator[Report]:
+def reports(old: Contents, new: Contents, tag: str) -> list[Report]:
     """The reports that turn what parents hold of the child `tag` from old to new."""
+    told: list[Report] = []
     for to in sorted({*old, *new}):
         changes = difference(old.get(to, {}), new.get(to, {}))
         if changes:
-            yield Report(to, tag, changes)
+            told.append(Report(to, tag, changes))
+    return told
 
 
 def take(parts: Parts, report: Report) -> Changes:
@@ -96,7 +98,7 @@ class Reporter:
     def flush(self) -> Outcome:
         """The entity as it now stands, told to its parents."""
         told = self._contents()
-        messages: list[Message] = list(reports(self._told, told, self.tag))
+        messages = reports(self._told, told, self.tag)
         changes, self._dirty, self._told = self._dirty, {}, told
         return Outcome(changes, messages)
 

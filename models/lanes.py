@@ -42,7 +42,7 @@ from models.rolls import Roll, roll_of
 from models.rules import Rules
 from models.totals import Totals
 from models.usage import Usage
-from models.visitors import Visitor, site_of
+from models.visitors import Site, Visitor
 
 VISITOR_FACTS, MEMBER_FACTS, ACCOUNT_FACTS = "visitor-facts", "member-facts", "account-facts"
 _ENTITY_OF_TOPIC = {
@@ -156,7 +156,7 @@ class Batch:
 
 def builder(rules: Rules) -> Callable[[str, Parts], AnyEntity]:
     """The function (entity, parts at rest) → the entity, under these rules."""
-    site = site_of(rules)
+    site = Site(rules)
     kinds: dict[str, Callable[[str, Parts], AnyEntity]] = {
         "visitor": lambda name, parts: Visitor(name, parts, site),
         "roll": Roll,
@@ -277,7 +277,7 @@ def step(items: Sequence[Item], entities: dict[str, AnyEntity], partitions: int 
     """
     batch = Batch()
     touched: dict[str, AnyEntity] = {}
-    said: dict[str, list[Message]] = {}
+    said: dict[str, Sequence[Message]] = {}
     for item in items:
         entity = touched[item.entity] = entities[item.entity]
         if isinstance(entity, Account):

@@ -9,7 +9,7 @@ Table `paths:<kind of conversion>`: field = the channels of a state, oldest firs
 the channel or end that followed, NUL between them; number = how often.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from models.counts import Count, Numbers
@@ -40,24 +40,27 @@ def transition(kind: str, *names: str) -> Count:
 
 
 def path_counts(
-    kind: str, channels: Sequence[str], end: str, order: int, first: int = 0
-) -> Iterator[tuple[Count, Numbers]]:
+    kind: str, channels: Sequence[str], end: str, order: int, first: int = 0, numbers: Numbers = ONCE
+) -> list[tuple[Count, Numbers]]:
     """The transitions of one path, from its `first` touch on, the one to its end included.
 
     A state is the last `order` channels at most. A path without touches is none.
     """
+    if not channels:
+        return []
+    counts = []
     for number in range(first, len(channels)):
-        yield transition(kind, *channels[max(number - order, 0) : number + 1]), ONCE
-    if channels:
-        yield transition(kind, *channels[-order:], end), ONCE
+        counts.append((transition(kind, *channels[max(number - order, 0) : number + 1]), numbers))
+    counts.append((transition(kind, *channels[-order:], end), numbers))
+    return counts
 
 
 def replaced_path(kind: str, old: Sequence[str], new: Sequence[str], order: int) -> list[tuple[Count, Numbers]]:
     """What counts change by when a null path becomes another; what both begin with is left alone."""
-    same = next((number for number, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), None)
-    first = min(len(old), len(new)) if same is None else same
-    taken_back = [(count, _TAKEN_BACK) for count, _ in path_counts(kind, old, NULL, order, first)]
-    return [*taken_back, *path_counts(kind, new, NULL, order, first)]
+    first = 0
+    while first < min(len(old), len(new)) and old[first] == new[first]:
+        first += 1
+    return path_counts(kind, old, NULL, order, first, _TAKEN_BACK) + path_counts(kind, new, NULL, order, first)
 
 
 def null_path_begins(last_conversion: int | None, latest_touch: int | None, lookback: int) -> int:

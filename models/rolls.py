@@ -75,7 +75,7 @@ class Roll:
         if not self._dirty:
             return Outcome({})
         told = self._contents()
-        messages: list[Message] = list(reports(self._told, told, self.tag))
+        messages = reports(self._told, told, self.tag)
         changes, self._dirty, self._told = self._dirty, {}, told
         return Outcome(changes, messages)
 

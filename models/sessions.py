@@ -109,6 +109,10 @@ def seen_under(session: Sequence[Hit]) -> list[tuple[Opened, list[Hit]]]:
 
     Hits before the first source are under none; a session without any is under a direct arrival.
     """
+    came = [number for number, hit in enumerate(session) if hit.origin is not None]
+    if len(came) <= 1:  # nearly all sessions
+        first = session[came[0] if came else 0]
+        return [(Opened(first, first.origin or DIRECT), list(session[came[0] :] if came else session))]
     sources = Sources()
     seen: dict[str, list[Hit]] = {}
     under: list[Hit] | None = None
@@ -118,8 +122,7 @@ def seen_under(session: Sequence[Hit]) -> list[tuple[Opened, list[Hit]]]:
             under = seen.setdefault(sources.current.hit.id, []) if sources.current else None
         if under is not None:
             under.append(hit)
-    opened = [(each, seen[each.hit.id]) for each in sources.opened.values()]
-    return opened or [(Opened(session[0], DIRECT), list(session))]
+    return [(each, seen[each.hit.id]) for each in sources.opened.values()]
 
 
 def current_source(session: Sequence[Hit], order: tuple[int, str]) -> Opened:

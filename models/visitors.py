@@ -7,15 +7,14 @@ costs a new hit nothing; what is reported is always a function of all facts know
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from models.arrivals import Arrive
 from models.bots import STORM_HITS, STORM_SPAN, Aside, is_storm, said_of
 from models.channels import Origin
 from models.columns import pack_hits, unpack_hits
-from models.counts import SHARED, Count, Counted
+from models.counts import SHARED, Count, Counted, Numbers
 from models.entity import Conflict, Contents, Outcome, reports
 from models.facts import FORM_FILLS, IDENTITIES, PAGE_VIEWS, Fact, FormFill, Identification, Unlink, Verdict
 from models.hits import Hit
@@ -52,16 +51,17 @@ _ID, _FILL, _UNLINK, _SESSION = "i", "F", "x", "s"
 _KIND_OF = {Identification: _ID, Unlink: _UNLINK, Verdict: VERDICT}
 
 
-class Site(NamedTuple):
-    """What visitors are decided by: the rules and the reading of URLs under them."""
+class Site:
+    """What visitors are decided by: the rules, and what is asked of them most."""
 
-    rules: Rules
-    arrive: Arrive
+    __slots__ = ("gap", "lookback", "markov_order", "persons_per_visitor", "rules")
 
-
-def site_of(rules: Rules) -> Site:
-    """The rules and their reading of URLs."""
-    return Site(rules, rules.arrive)
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.gap = rules.gap
+        self.lookback = rules.lookback["lead"]
+        self.markov_order = rules.settings.markov_order
+        self.persons_per_visitor = rules.settings.identity.persons_per_visitor
 
 
 _unpack_identification = msgspec.msgpack.Decoder(Identification).decode
@@ -104,8 +104,8 @@ class Visitor:
 
     __slots__ = (
         "_all_stale", "_aside", "_changed", "_counted_crowd", "_counted_path", "_dirty", "_gone", "_ids", "_is_hot",
-        "_is_path_stale", "_marks", "_site", "_storms", "alias_marks", "fills", "identifications", "name", "owned",
-        "roots", "sessions", "told", "unlinks", "verdicts",
+        "_is_path_stale", "_marks", "_site", "_storms", "_told_marks", "alias_marks", "fills", "identifications",
+        "name", "owned", "roots", "sessions", "told", "unlinks", "verdicts",
     )  # fmt: skip
 
     def __init__(self, name: str, parts: Parts, site: Site) -> None:
@@ -124,6 +124,7 @@ class Visitor:
         self._ids: dict[str, int] = {}
         self._storms = False
         self._marks: list[Mark] | None = []
+        self._told_marks: Sequence[Mark] = ()
         self._dirty: Changes = {}
         self._changed: dict[int, Session] = {}
         self._gone: list[Session] = []
@@ -150,6 +151,7 @@ class Visitor:
             self._marks = None
             self.told = self._contents()
             self._counted_crowd = self._crowd()
+            self._told_marks = self._owning_marks()
             for session, told in zip(self.sessions, self._tell(self.sessions), strict=True):
                 session.told = told
 
@@ -301,7 +303,7 @@ class Visitor:
         """Did the last session begin though the one before had not ended?"""
         if len(self.sessions) < 2:
             return False
-        return self.sessions[-1].hits[0].at - self.sessions[-2].hits[-1].at < self._site.rules.gap
+        return self.sessions[-1].hits[0].at - self.sessions[-2].hits[-1].at < self._site.gap
 
     def _meet(self, hit: Hit) -> Conflict | None:
         """Of the hit and one known with its id, keep the smaller."""
@@ -429,6 +431,7 @@ class Visitor:
         session.names_people = True
         is_plain = not self._all_stale and not self.unlinks
         if is_plain and marks and marks[-1].person == person and marks[-1].at <= hit.at:
+            session.retouched = session.retouched or marks[-1].at < session.hits[0].at
             marks.append(Mark(hit.at, hit.id, person))
         else:
             self._restate()
@@ -456,11 +459,11 @@ class Visitor:
         for session in old:
             self._changed.pop(id(session), None)
         self._changed.update((id(session), session) for session in fresh)
-        if self.fills or any(session.names_people for session in fresh):
-            self._restate()
-        elif self._marked:
+        if self._marked:
             self._retouch(begin - 1)
             self._retouch(begin + len(fresh))
+        if self.fills or any(session.names_people for session in fresh):
+            self._restate()
 
     def _retouch(self, number: int) -> None:
         """Report a session anew: somebody named beside it may belong to another visit now."""
@@ -472,7 +475,7 @@ class Visitor:
     def _apart(self, earlier: Session, later: Session, at: int) -> bool:
         """True when a hit at `at` cannot join what follows `earlier` to it."""
         last = max(earlier.hits[-1].at, at)
-        return later.hits[0].at - last >= self._site.rules.gap and later.hits[0].at > at
+        return later.hits[0].at - last >= self._site.gap and later.hits[0].at > at
 
     def receive(self, message: Message) -> None:
         """Take an alias of another visitor, the root of a person watched, or whose a form fill is."""
@@ -561,6 +564,10 @@ class Visitor:
         number = bisect_right(marks, at, key=lambda mark: mark.at) - 1
         return marks[max(number, 0)].person
 
+    def _owning_marks(self) -> Sequence[Mark]:
+        """The marks by which sessions are told: none of a visitor that is too many people."""
+        return () if self._is_shared() else self.marks()
+
     def _persons(self) -> set[str]:
         return {mark.person for mark in self.marks()}
 
@@ -570,7 +577,7 @@ class Visitor:
 
     def _crowd(self) -> int:
         """How many people the visitor is, counted after merging; 0 where one visitor can be so many."""
-        most = self._site.rules.settings.identity.persons_per_visitor
+        most = self._site.persons_per_visitor
         persons = self._persons() if len(self.marks()) > most else ()
         if len(persons) <= most:
             return 0
@@ -578,10 +585,10 @@ class Visitor:
         people = len({roots.get(person, person) for person in persons})
         return people if people > most else 0
 
-    def _crowd_counts(self, counted: int) -> Counted:
+    def _crowd_counts(self, counted: int) -> list[tuple[Count, Numbers]]:
         """What the visitor's place among the shared ones changes by, where it is counted as so many people."""
         change = self._crowd() - counted
-        return [(Count(SHARED, f"visitor\0{self.name}"), (change,))] if change else ()
+        return [(Count(SHARED, f"visitor\0{self.name}"), (change,))] if change else []
 
     # --- on no way to a lead ---------------------------------------------------------
 
@@ -610,8 +617,7 @@ class Visitor:
         return [each.channel for each in found if each.at >= begins]
 
     def _path_begins(self, touches: Sequence[Arrived]) -> int:
-        lookback = self._site.rules.lookback["lead"]
-        return null_path_begins(None, touches[-1].at, lookback) if touches else EARLIEST
+        return null_path_begins(None, touches[-1].at, self._site.lookback) if touches else EARLIEST
 
     def _nobodys_fills(self) -> Iterator[Arrived]:
         """The forms filled in that name nobody, unless another system says whose they are."""
@@ -624,39 +630,35 @@ class Visitor:
 
     def counts(self) -> Counted:
         """All that the visitor's state adds to the counts."""
-        path = replaced_path("lead", [], self._null_path(), self._site.rules.settings.markov_order)
+        path = replaced_path("lead", [], self._null_path(), self._site.markov_order)
         return (*path, *self._crowd_counts(0))
 
-    def _path_changes(self) -> Counted:
+    def _path_changes(self) -> list[tuple[Count, Numbers]]:
         """What the counts of null paths change by."""
         old = self._counted_path
         if old is None or not self._is_path_stale:
-            return ()
+            return []
         new = self._counted_path = self._null_path()
         self._is_path_stale = False
-        return () if old == new else replaced_path("lead", old, new, self._site.rules.settings.markov_order)
+        return [] if old == new else replaced_path("lead", old, new, self._site.markov_order)
 
     # --- reports out ----------------------------------------------------------------
 
     def flush(self) -> Outcome:
         """What changed in storage, and what people, touches and other visitors must be told."""
-        if not (self._all_stale or self._marked):
-            return self._flushed([])
-        old, new = self._touch_changes()
-        messages: list[Message] = list(reports(old, new, self.tag))
-        if self._all_stale:
-            told = self._contents()
-            messages = list(reports(_merge(old, self.told), _merge(new, told), self.tag))
-            self.told = told
-            crowds = self._crowd_counts(self._counted_crowd)
-            self._counted_crowd = self._crowd()
-            return self._flushed(messages, crowds)
-        return self._flushed(messages)
-
-    def _flushed(self, messages: list[Message], crowds: Counted = ()) -> Outcome:
-        changes = self._stored_changes()
+        messages: Sequence[Message] = ()
+        counts = self._path_changes()
+        if self._all_stale or self._marked:
+            old, new = self._touch_changes()
+            if self._all_stale:
+                told = self._contents()
+                old, new, self.told = _merge(old, self.told), _merge(new, told), told
+                counts += self._crowd_counts(self._counted_crowd)
+                self._counted_crowd = self._crowd()
+            messages = reports(old, new, self.tag)
+        outcome = Outcome(self._stored_changes(), messages, counts)
         self._changed, self._gone, self._dirty, self._all_stale = {}, [], {}, False
-        return Outcome(changes, messages, (*crowds, *self._path_changes()))
+        return outcome
 
     def _stored_changes(self) -> Changes:
         changes = self._dirty
@@ -672,8 +674,7 @@ class Visitor:
 
     def _touch_changes(self) -> tuple[Contents, Contents]:
         """The touches of the sessions that may have changed: as reported, and as they are."""
-        changed = [session for session in self._changed.values() if session.retouched]
-        sessions = self.sessions if self._all_stale else changed
+        sessions = self._in_doubt()
         old: Contents = {}
         new: Contents = {}
         for session in self._gone:
@@ -686,14 +687,30 @@ class Visitor:
                 session.told = told
         return old, new
 
+    def _in_doubt(self) -> Sequence[Session]:
+        """The sessions of which something else may have to be told than was."""
+        retouched = [session for session in self._changed.values() if session.retouched]
+        if not self._all_stale:
+            return retouched
+        old, new = self._told_marks, self._owning_marks()
+        self._told_marks = new
+        if _owners(old) != _owners(new):
+            return self.sessions
+        in_doubt = {id(session): session for session in retouched}
+        for mark in {*old} ^ {*new}:  # somebody became known in another visit, or no longer did in one
+            session = self.visit_at(mark.at)
+            if session:
+                in_doubt[id(session)] = session
+        return list(in_doubt.values())
+
     @property
     def _marked(self) -> bool:
         return bool(self.told or self.marks())
 
     def _tell(self, sessions: Sequence[Session]) -> list[Told]:
         """What is to be told of each session: the very thing that was where nothing differs."""
-        marks = () if self._is_shared() else self.marks()
-        if not (marks and sessions):
+        marks = self._owning_marks() if sessions else ()
+        if not marks:
             return [_NOTHING] * len(sessions)
         times = [mark.at for mark in marks]
         known = self._known_in(sessions, marks, times)
@@ -714,7 +731,7 @@ class Visitor:
         self, sessions: Sequence[Session], marks: Sequence[Mark], times: Sequence[int]
     ) -> dict[int, tuple[int, ...]]:
         """When each person was first named in the visits of these sessions, by id()."""
-        gap = self._site.rules.gap
+        gap = self._site.gap
         begin = bisect_left(times, min([session.hits[0].at for session in sessions]) - gap)
         end = bisect_right(times, max([session.hits[-1].at for session in sessions]) + gap)
         first: dict[int, dict[str, int]] = {}
@@ -731,7 +748,7 @@ class Visitor:
             if not opens_session(at, last, session.hits[0].at, self._site.rules):
                 return session
         following = self.sessions[number + 1] if number + 1 < len(self.sessions) else None
-        return following if following and following.hits[0].at - at < self._site.rules.gap else None
+        return following if following and following.hits[0].at - at < self._site.gap else None
 
     def _contents(self) -> Contents:
         """What everybody should hold of this visitor, touches of sessions apart."""
@@ -753,7 +770,7 @@ class Visitor:
                 yield from _told_links(kind, message, self.name)
         for fill in self._fills():
             yield from self._told_fill(fill, withdrawn)
-        if len(self._persons()) > self._site.rules.settings.identity.persons_per_visitor:
+        if len(self._persons()) > self._site.persons_per_visitor:
             for person in self._persons():
                 yield f"person:{person}", f"{WATCH}:", pack(self.name)
 
@@ -787,10 +804,10 @@ class Visitor:
         number = bisect_right(self.sessions, order, key=lambda session: session.hits[0].order) - 1
         hits: Sequence[Hit] = self.sessions[number].hits if number >= 0 else ()
         before = [hit.at for hit in hits if hit.order <= order]
-        if before and named.at - before[-1] < self._site.rules.gap:
+        if before and named.at - before[-1] < self._site.gap:
             source = current_source(hits, order)
             return self._site_touch(fill, source.origin, source.hit.path)
-        arrival = self._site.arrive(fill.url, fill.referrer, fill.utm)
+        arrival = self._site.rules.arrive(fill.url, fill.referrer, fill.utm)
         return self._site_touch(fill, arrival.origin or DIRECT, arrival.path)
 
     def _site_touch(self, fill: FormFill, origin: Origin, path: str) -> Touch:
@@ -820,6 +837,15 @@ def _with_known(touches: list[Touch], known: Sequence[int]) -> list[Touch]:
         msgspec.structs.replace(touch, known_at=tuple(moments[number])) if number in moments else touch
         for number, touch in enumerate(touches)
     ]
+
+
+def _owners(marks: Sequence[Mark]) -> list[tuple[int, str]]:
+    """Since when whose the visitor is; the first owner's from the beginning."""
+    owners: list[tuple[int, str]] = []
+    for mark in marks:
+        if not owners or owners[-1][1] != mark.person:
+            owners.append((mark.at if owners else NEVER, mark.person))
+    return owners
 
 
 def _add(contents: Contents, told: Told) -> None:

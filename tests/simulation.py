@@ -48,7 +48,7 @@ from models.recompute import recompute
 from models.rules import Rules
 from models.times import DAY, SECOND
 from models.totals import Totals
-from models.visitors import Visitor, site_of
+from models.visitors import Site, Visitor
 from streams import announcing as announcing_module
 from streams import backlog as backlog_module
 from streams import lane as lane_module
@@ -883,7 +883,7 @@ class Simulation:
     def books_of_parts(self) -> "Books":
         """The totals that the accounts' and visitors' state at rest comes to."""
         books = Books()
-        site = site_of(self.rules)
+        site = Site(self.rules)
         for name, parts in self.entities("visitors", "visitor"):
             add_counts(books.counts, Visitor(name, parts, site).counts())
         for name, parts in self.entities("members", "person"):
