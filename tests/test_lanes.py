@@ -241,6 +241,19 @@ CAUGHT = {
         fact("identities", type="unlink", messageId="undo", timestamp=ONE, anonymousId="v1", unlinks=f"hit {TWO}"),
         hit(TWO, userId="ann@acme.com"),
     ],
+    "a hit that names who is known already, in a visit told before": [
+        identify(ONE, "ann@acme.com"),
+        hit(TWO),
+        hit("2026-02-02T10:05:00Z", userId="ann@acme.com"),
+    ],
+    "an identify of who is known already, in a visit told before": [
+        hit(ONE),
+        identify(ONE, "ann@acme.com", message="first"),
+        hit(TWO),
+        identify("2026-02-02T10:05:00Z", "ann@acme.com", message="second"),
+        fact("identities", type="unlink", messageId="undo", timestamp=TWO, anonymousId="v1", unlinks="first"),
+        deal(THREE, account="acme.com", amount=1),
+    ],
     "an identify and an unlink with one id": [
         identify(TWO, "ann@acme.com", message="same"),
         hit(TWO),
