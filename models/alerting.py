@@ -5,7 +5,6 @@ for the account's name and attributes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -37,8 +36,7 @@ Personal = tuple[Touch, str]
 """A touch and the person whose it is."""
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """An account as its alerts see it.
 
     `between` gives its touches from one instant up to another, oldest first, `before` those
@@ -137,15 +135,24 @@ def _score(transition: Transition, scale: Scale) -> Score:
 
 def causes_of(scene: Scene, transition: Transition) -> list[tuple[Personal, int]]:
     """The touches that lifted the score from its low point and what each contributed, the greatest first."""
+    return sorted(_contributions(scene, transition), key=_contributed, reverse=True)
+
+
+def main_cause(scene: Scene, transition: Transition) -> Personal | None:
+    """The touch that contributed most to lifting the score; None: it was not lifted."""
+    most = max(_contributions(scene, transition), key=_contributed, default=None)
+    return most and most[0]
+
+
+def _contributions(scene: Scene, transition: Transition) -> list[tuple[Personal, int]]:
     if not transition.is_upward or transition.low_at is None:
         return []
     scale, by = scene.scale, factor(transition.active)
-    weighed = [
+    return [
         (each, scale.decayed(weight, transition.at - each[0].at) * by)
         for each in scene.between(transition.low_at, transition.at)
         if (weight := weight_of(each[0], scale))
     ]
-    return sorted(weighed, key=_contributed, reverse=True)
 
 
 def _contributed(each: tuple[Personal, int]) -> tuple[int, tuple[int, str, str, str]]:

@@ -1,4 +1,4 @@
-"""How an account's score goes: the states it passes through, and the course up to some touch."""
+"""The states that an account's score passes through, and its course (models.warmth) at rest."""
 
 from typing import Final
 
@@ -50,26 +50,6 @@ class Transition(msgspec.Struct, frozen=True, array_like=True):
 
 
 History = tuple[Transition, ...]
-
-
-class Course(msgspec.Struct, array_like=True):
-    """How an account's score has gone, up to the touches at `at`.
-
-    `total` is Σ weight · 2^(−age/half-life) at that instant, `active` the persons and
-    their last touches, the one active longest ago first; `low` the least score since the
-    last transition and when.
-    """
-
-    at: int = BEGINNING
-    total: int = 0
-    active: dict[str, int] = {}
-    state: State = COLD
-    low: tuple[int, int] | None = None
-    history: History = ()
-
-    def copy(self) -> "Course":
-        """One that can go on by itself."""
-        return Course(self.at, self.total, dict(self.active), self.state, self.low, self.history)
 
 
 class Kept(msgspec.Struct, array_like=True):

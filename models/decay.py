@@ -6,11 +6,12 @@ integer of BITS binary places. After whole half-lives it is exact.
 
 from decimal import Decimal, localcontext
 from functools import lru_cache
+from typing import Final
 
-BITS = 192
-ONE = 1 << BITS
-_DIGIT_BITS = 11
-_DIGIT = (1 << _DIGIT_BITS) - 1
+BITS: Final = 192
+ONE: Final = 1 << BITS
+_DIGIT_BITS: Final = 11
+_DIGIT: Final = (1 << _DIGIT_BITS) - 1
 
 Tables = tuple[tuple[int, ...], ...]
 """Per digit of an age below the half-life, 2^(−digit·unit/half-life) of its every value."""
@@ -20,7 +21,7 @@ Tables = tuple[tuple[int, ...], ...]
 def decay_tables(half_life: int) -> Tables:
     """The tables of a half-life in microseconds."""
     digits = -(-half_life.bit_length() // _DIGIT_BITS)
-    return tuple(_decay_table(_DIGIT_BITS * digit, half_life) for digit in range(digits))
+    return tuple([_decay_table(_DIGIT_BITS * digit, half_life) for digit in range(digits)])
 
 
 def _decay_table(shift: int, half_life: int) -> tuple[int, ...]:
@@ -30,7 +31,7 @@ def _decay_table(shift: int, half_life: int) -> tuple[int, ...]:
     table = [ONE << guard]
     while len(table) <= _DIGIT:
         table.append(table[-1] * power >> (BITS + guard))
-    return tuple(value >> guard for value in table)
+    return tuple([value >> guard for value in table])
 
 
 def power(left: int, tables: Tables) -> int:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from models.course import Course, History, Kept
+from models.course import History, Kept
 from models.reports import pack
 from models.times import END_OF_TIME
-from models.warmth import Scale, Touched, follow, outlook
+from models.warmth import Course, Scale, Touched, follow, outlook
 
 CHECKPOINT = 16
 MOST_CHECKPOINTS = 128

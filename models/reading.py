@@ -6,7 +6,8 @@ import msgspec
 from msgspec.structs import replace
 
 from models.alerts import Name, State
-from models.course import COLD, Course, Transition
+from models.course import COLD, Transition
+from models.warmth import Course
 
 REMEMBERED_ALERTS = 16
 """So many alerts of an account are recognised when corrections bring their transitions back."""

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from models.alerting import Draft, Scene, causes_of, drafted, last_of
+from models.alerting import Draft, Scene, drafted, last_of, main_cause
 from models.alerts import State
-from models.course import BEGINNING, COLD, Course, History, Transition
+from models.course import BEGINNING, COLD, History, Transition
 from models.gauge import Gauge, TouchesAfter
 from models.reading import Brief, Reading, Told
 from models.reports import Changes, Parts, pack
 from models.times import END_OF_TIME, HOUR
-from models.warmth import ACTIVE, FACTORS, Scale, coming, factor, present, shown, state_at
+from models.warmth import ACTIVE, FACTORS, Course, Scale, coming, factor, present, shown, state_at
 
 LATE = HOUR
 """An alert whose transition is this much older than the fact that revealed it says so."""
@@ -176,8 +176,7 @@ def _candidates(change: Moved, since: int) -> Iterator[tuple[Transition, bool]]:
 
 def brief_of(scene: Scene, transition: Transition) -> Brief | None:
     """What a transition is put down to: the strongest touch that lifted the account, or its last."""
-    lifted = causes_of(scene, transition)
-    found = lifted[0][0] if lifted else next(last_of(scene, transition.at), None)
+    found = main_cause(scene, transition) or next(last_of(scene, transition.at), None)
     if found is None:
         return None
     touch, person = found

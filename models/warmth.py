@@ -15,18 +15,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from hashlib import blake2b
 from math import log2
-from typing import NamedTuple
+from typing import Final, NamedTuple, final
 
 import msgspec
 
 from models.alerts import State
-from models.course import COLD, COOLING, WARM, WARMING, Course, History, Transition
+from models.course import BEGINNING, COLD, COOLING, WARM, WARMING, History, Transition
 from models.decay import BITS, decay_tables, power
 from models.ids import snake
 from models.settings import Warmth
 from models.times import DAY, END_OF_TIME, HOUR
 
-ACTIVE = 30 * DAY
+ACTIVE: Final = 30 * DAY
 """How long a person counts as active after a touch of theirs."""
 HOT_PAGE = "hot_page"
 WEIGHTS: dict[str, float] = {
@@ -47,11 +47,11 @@ WEIGHTS: dict[str, float] = {
     "quote_sent": 10,
 }
 """Weights by kind of touch; any other weighs nothing."""
-_ESTIMATE_ERROR = 1e-12
+_ESTIMATE_ERROR: Final = 1e-12
 """More than the difference of two logarithms in floating point may be off."""
-FACTORS = (64, 64, 80, 100, 125, 128)
+FACTORS: Final[tuple[int, ...]] = (64, 64, 80, 100, 125, 128)
 """F for k persons in 64ths; the last for all that are more."""
-_UNIT = (10**6 << BITS) * 64
+_UNIT: Final = (10**6 << BITS) * 64
 """A score of 1: weights have six decimals, factors are 64ths."""
 
 
@@ -63,6 +63,39 @@ class Touched(NamedTuple):
     weight: int
 
 
+@final
+class Course:
+    """How an account's score has gone, up to the touches at `at`.
+
+    `total` is Σ weight · 2^(−age/half-life) at that instant, `active` the persons and
+    their last touches, the one active longest ago first; `low` the least score since the
+    last transition and when.
+    """
+
+    __slots__ = ("active", "at", "history", "low", "state", "total")
+
+    def __init__(
+        self,
+        at: int = BEGINNING,
+        total: int = 0,
+        active: dict[str, int] | None = None,
+        state: State = COLD,
+        low: tuple[int, int] | None = None,
+        history: History = (),
+    ) -> None:
+        self.at = at
+        self.total = total
+        self.active = {} if active is None else active
+        self.state = state
+        self.low = low
+        self.history = history
+
+    def copy(self) -> "Course":
+        """One that can go on by itself."""
+        return Course(self.at, self.total, dict(self.active), self.state, self.low, self.history)
+
+
+@final
 class Scale:
     """The settings ready to weigh with; `mark` tells scores made under other ones apart."""
 
@@ -85,7 +118,7 @@ class Scale:
 
     def decayed(self, value: int, age: int) -> int:
         """What is left of a value after `age` microseconds."""
-        halvings, left = divmod(age, self.half_life)
+        halvings, left = age // self.half_life, age % self.half_life
         return value * power(left, self._tables) >> (BITS + halvings) if left else value >> halvings
 
     def threshold(self, state: State) -> int:

@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import Any
 
 from models.accounts import Account
-from models.course import STATES, Course
+from models.course import STATES
 from models.deals import Deal
 from models.filters import label_of
 from models.leads import Lead
@@ -29,7 +29,7 @@ from models.times import DAY, HOUR
 from models.totals import Totals
 from models.touches import Touch, team_of
 from models.warming import Ranked, rank_of
-from models.warmth import fixed
+from models.warmth import Course, fixed
 from streams.reference import rules_from
 from streams.tables import Tables, batched, cell_key, table_key
 
