@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -31,7 +31,17 @@ from models.facts import (
     Scalar,
     TouchFact,
 )
-from models.formats import RawAccount, RawBilling, RawContact, RawDeal, RawDealContact, RawTouch, RawUsage, Segment
+from models.formats import (
+    Context,
+    RawAccount,
+    RawBilling,
+    RawContact,
+    RawDeal,
+    RawDealContact,
+    RawTouch,
+    RawUsage,
+    Segment,
+)
 from models.hits import Hit
 from models.identity import as_text, person_id
 from models.ids import snake
@@ -53,7 +63,7 @@ def decode(
     checked = _small_enough(topic, value, settings)
     raw = _parsed(topic, checked)
     if type(raw) is Segment:
-        raw.bot = _is_listed(raw, is_bot)
+        raw.bot = _is_listed(raw.bot, raw.context, is_bot)
     at = _instant_of(topic, raw, recorded_at)
     return _READERS[topic](raw, checked, at, settings)
 
@@ -66,9 +76,10 @@ def decode_view(
     Nine facts in ten are page views, so nothing else is made of them. Raises BadInput.
     """
     raw: Segment = _parsed(PAGE_VIEWS, _small_enough(PAGE_VIEWS, value, settings))
-    is_listed = _is_listed(raw, is_bot)
+    context = raw.context
+    is_listed = _is_listed(raw.bot, context, is_bot)
     at = _instant_of(PAGE_VIEWS, raw, recorded_at)
-    visitor, person, url, referrer, utm = read_view(raw, settings)
+    visitor, person, url, referrer, utm = read_view(raw, context, settings)
     origin, path = arrive(url, referrer, utm)
     return visitor, Hit(at, raw.messageId, origin, path, person, is_listed is True)
 
@@ -91,19 +102,19 @@ def _parsed(topic: str, value: bytes) -> Any:
         raise BadInput(topic + path.strip("`"), message, value[:200].decode(errors="replace")) from None
 
 
-def _is_listed(raw: Segment, is_bot: IsBot) -> bool | None:
+def _is_listed(said: bool | None, context: Context | None, is_bot: IsBot) -> bool | None:
     """What the message says of its user agent, else what the list says; None: nothing does."""
-    if raw.bot is not None:
-        return raw.bot
-    context = raw.context
-    agent = None if context is None else context.userAgent
+    if said is not None or context is None:
+        return said
+    agent = context.userAgent
     return is_bot(agent) if agent else None
 
 
 def _instant_of(topic: str, raw: Any, recorded_at: int) -> int:
     """When it happened, at most a day after it was received."""
     at = parse_instant(raw.timestamp, topic, "timestamp")
-    latest = recorded_at if raw.receivedAt is None else parse_instant(raw.receivedAt, topic, "receivedAt")
+    received = raw.receivedAt
+    latest = recorded_at if received is None else parse_instant(received, topic, "receivedAt")
     if at > latest + DAY:
         raise BadInput(f"{topic}.timestamp", f"an instant up to 24 h after {to_text(latest)}", raw.timestamp)
     return at
@@ -325,7 +336,7 @@ def _read_usage(raw: RawUsage, value: bytes, at: int, settings: Settings) -> Pro
     return ProductUsage(at, raw.messageId, value, person, event, raw.count or 1, account)
 
 
-_DECODERS: dict[str, Callable[[bytes], Any]] = {
+_DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
     PAGE_VIEWS: msgspec.json.Decoder(Segment).decode,
     FORM_FILLS: msgspec.json.Decoder(Segment).decode,
     IDENTITIES: msgspec.json.Decoder(Segment).decode,

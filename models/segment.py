@@ -4,6 +4,7 @@ Source: Segment spec, https://segment.com/docs/connections/spec/.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from models.errors import BadInput
 from models.facts import (
@@ -18,7 +19,7 @@ from models.facts import (
     Utm,
     Verdict,
 )
-from models.formats import Page, Properties, Segment
+from models.formats import Context, Page, Properties, Segment
 from models.identity import as_text, person_id
 from models.settings import Settings
 from models.times import parse_instant
@@ -37,8 +38,8 @@ def _anonymous(raw: Segment) -> str:
     return "" if raw.anonymousId is None else as_text(raw.anonymousId).strip()
 
 
-def _utm(raw: Segment) -> Utm | None:
-    campaign = raw.context.campaign if raw.context else None
+def _utm(context: Context | None) -> Utm | None:
+    campaign = context.campaign if context else None
     if campaign is None:
         return None
     values = (campaign.source, campaign.medium, campaign.name, campaign.term, campaign.content)
@@ -46,10 +47,9 @@ def _utm(raw: Segment) -> Utm | None:
     return source, medium, name, term, content
 
 
-def _page(raw: Segment) -> tuple[str, str]:
+def _page(properties: Properties | None, context: Context | None) -> tuple[str, str]:
     """URL (with its search) and referrer: the properties' before the context's."""
-    context = raw.context
-    properties = raw.properties or _NO_PROPERTIES
+    properties = properties or _NO_PROPERTIES
     page = (context.page if context else None) or _NO_PAGE
     url = properties.url or page.url or properties.path or page.path or ""
     if (search := properties.search or page.search) and "?" not in url:
@@ -57,25 +57,28 @@ def _page(raw: Segment) -> tuple[str, str]:
     return url, properties.referrer or page.referrer or ""
 
 
-_NO_PAGE = Page()
-_NO_PROPERTIES = Properties()
+_NO_PAGE: Final = Page()
+_NO_PROPERTIES: Final = Properties()
 
 
 def read_hit(raw: Segment, value: bytes, at: int, settings: Settings) -> Hit:
     """A page view or screen. Raises BadInput."""
-    visitor, person, url, referrer, utm = read_view(raw, settings)
+    visitor, person, url, referrer, utm = read_view(raw, raw.context, settings)
     return Hit(at, raw.messageId, visitor, person, url, referrer, utm, raw.bot is True)
 
 
-def read_view(raw: Segment, settings: Settings) -> tuple[str, str | None, str, str, Utm | None]:
+def read_view(
+    raw: Segment, context: Context | None, settings: Settings
+) -> tuple[str, str | None, str, str, Utm | None]:
     """Visitor, person, URL, referrer and utm values of a page view or screen. Raises BadInput."""
-    if raw.type not in (None, "page", "screen"):
-        raise BadInput("page-views.type", "page or screen", raw.type)
-    person = None if raw.userId is None else person_id(raw.userId, settings)
+    kind, user = raw.type, raw.userId
+    if kind not in (None, "page", "screen"):
+        raise BadInput("page-views.type", "page or screen", kind)
+    person = None if user is None else person_id(user, settings)
     anonymous = raw.anonymousId
     visitor = anonymous.strip() if type(anonymous) is str else ""  # nine facts in ten: no call for them
-    url, referrer = _page(raw)
-    return visitor or _visitor(raw, person, PAGE_VIEWS), person, url, referrer, _utm(raw)
+    url, referrer = _page(raw.properties, context)
+    return visitor or _visitor(raw, person, PAGE_VIEWS), person, url, referrer, _utm(context)
 
 
 def read_form_fill(raw: Segment, value: bytes, at: int, settings: Settings) -> FormFill:
@@ -86,10 +89,10 @@ def read_form_fill(raw: Segment, value: bytes, at: int, settings: Settings) -> F
         raw.traits.email if raw.traits else None,
     )
     identification = _identify(raw, at, _email(emails, FORM_FILLS, settings), FORM_FILLS, settings)
-    url, referrer = _page(raw)
+    url, referrer = _page(raw.properties, raw.context)
     external = raw.properties.externalId if raw.properties else None
     external_id = None if external is None else as_text(external) or None
-    return FormFill(identification, url, referrer, _utm(raw), external_id)
+    return FormFill(identification, url, referrer, _utm(raw.context), external_id)
 
 
 def _email(values: Iterable[Scalar], topic: str, settings: Settings) -> str | None:

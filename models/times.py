@@ -2,10 +2,13 @@
 
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from models.errors import BadInput
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 SECOND: Final = 1_000_000
 MINUTE: Final = 60 * SECOND
@@ -42,7 +45,10 @@ def _from_iso(text: str) -> datetime:
 def to_micros(moment: datetime) -> int:
     """Integer microseconds of a datetime; a naive one is UTC."""
     since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
-    return since.days * DAY + since.seconds * SECOND + since.microseconds
+    days: i64 = since.days
+    seconds: i64 = since.seconds
+    micros: i64 = since.microseconds
+    return days * DAY + seconds * SECOND + micros
 
 
 def to_datetime(at: int) -> datetime:
