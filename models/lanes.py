@@ -114,26 +114,29 @@ class Refusal(NamedTuple):
     error: BadInput
 
 
-@dataclass
 class Views:
     """The page views of one visitor in a batch of a partition, in the order they came, and their records.
 
     `recorded_at` is when Kafka recorded the latest of them.
     """
 
-    partition: int
-    recorded_at: int
-    hits: list[Hit] = field(default_factory=list)
-    records: list[Polled] = field(default_factory=list)
+    def __init__(self, partition: int, recorded_at: int) -> None:
+        self.partition = partition
+        self.recorded_at = recorded_at
+        self.hits: list[Hit] = []
+        self.records: list[Polled] = []
 
 
-class Item(NamedTuple):
+class Item:
     """A fact or message for one entity; of a visitor's page views, all of a batch."""
 
-    entity: str
-    topic: str
-    content: Fact | Hit | Message | Views
-    record: Record | None
+    def __init__(
+        self, entity: str, topic: str, content: Fact | Hit | Message | Views, record: Record | None = None
+    ) -> None:
+        self.entity = entity
+        self.topic = topic
+        self.content = content
+        self.record = record
 
     @property
     def recorded_at(self) -> int:
@@ -238,7 +241,7 @@ def _read_views(partition: int, polled: Iterable[Polled], rules: Rules) -> tuple
             mine.recorded_at = recorded_at
         mine.hits.append(hit)
         mine.records.append(record)
-    return [Item(f"visitor:{name}", PAGE_VIEWS, each, None) for name, each in views.items()], refusals
+    return [Item(f"visitor:{name}", PAGE_VIEWS, each) for name, each in views.items()], refusals
 
 
 def forwards(item: Item) -> list[Message]:
@@ -256,7 +259,7 @@ def forwards(item: Item) -> list[Message]:
 def opened(message: Message, rules: Rules) -> Item:
     """A message as an item; a forwarded fact as the fact it is."""
     if not isinstance(message, Forward):
-        return Item(message.to, "", message, None)
+        return Item(message.to, "", message)
     record = Record(message.topic, message.partition, message.offset, message.recorded_at, message.value)
     given = message.value, message.recorded_at, rules.settings, rules.is_bot
     fact = decode_view(*given, rules.arrive)[1] if message.topic == PAGE_VIEWS else decode(message.topic, *given)
