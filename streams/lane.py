@@ -272,13 +272,20 @@ class LaneService:
         tables.begin()
         self._looks_at[tables.partition] = time.perf_counter() + HOLD_SECONDS
         while not self._is_released():
-            if wakes := await self._wakes(tables):
-                published = await self._work(tables, wakes, published)
-            records = await self._fetch(tables.partition)
-            if records:
-                published = await self._work(tables, self._read(tables, records), published)
-            elif published or self.paused:
-                published = await self._settle(tables, published)
+            published = await self._turn(tables, published)
+
+    async def _turn(self, tables: Tables, published: int) -> int:
+        """One batch, or a look whether there is any; what it held is let go before the next is fetched."""
+        if wakes := await self._wakes(tables):
+            published = await self._work(tables, wakes, published)
+        if intake := await self._take(tables):
+            return await self._work(tables, intake, published)
+        return await self._settle(tables, published) if published or self.paused else 0
+
+    async def _take(self, tables: Tables) -> Intake | None:
+        """The next facts and messages; None: there are none."""
+        records = await self._fetch(tables.partition)
+        return self._read(tables, records) if records else None
 
     def _seek(self, tables: Tables) -> None:
         """Read on from what is committed; what was never read, from its beginning."""
@@ -368,6 +375,7 @@ class LaneService:
         entities = await tables.load(await self._needed(tables, intake), self._build)
         begun = time.perf_counter()
         batch = await self._step(intake, entities)
+        intake.items.clear()  # freed while in the caches, which a batch's records alone overflow
         batch.refusals.extend(intake.refusals)
         batch.messages.extend(intake.forwards)
         alerts = await self._alerts(tables, batch)
