@@ -5,7 +5,7 @@ costs a new hit nothing; what is reported is always a function of all facts know
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -527,31 +527,29 @@ class Visitor:
             self._marks = sorted(self._standing_marks())
         return self._marks
 
-    def _standing_marks(self) -> Iterator[Mark]:
+    def _standing_marks(self) -> list[Mark]:
         withdrawn = {unlink.unlinks for unlink in self.unlinks.values()}
+        marks = list(self.alias_marks.values())
         for message in self._messages():
             if message.person and message.id not in withdrawn:
-                yield Mark(message.at, message.id, message.person)
-                if message.other_visitor == self.name:
-                    yield Mark(message.at, message.id, message.person)
-        yield from self.alias_marks.values()
+                marks.append(Mark(message.at, message.id, message.person))
         for session in self.sessions:
             if session.names_people:
-                yield from (
-                    Mark(hit.at, hit.id, hit.person) for hit in session.hits if hit.person and hit.id not in withdrawn
-                )
+                for hit in session.hits:
+                    if hit.person and hit.id not in withdrawn:
+                        marks.append(Mark(hit.at, hit.id, hit.person))
+        return marks
 
-    def _messages(self) -> Iterator[Identification]:
-        yield from self._identifications()
-        yield from (fill.identification for fill in self._fills())
+    def _messages(self) -> list[Identification]:
+        return [*self._identifications(), *[fill.identification for fill in self._fills()]]
 
-    def _identifications(self) -> Iterator[Identification]:
+    def _identifications(self) -> list[Identification]:
         """Those that count: no bot's."""
-        return (each for each in self.identifications.values() if not self._is_a_bots(each))
+        return [each for each in self.identifications.values() if not self._is_a_bots(each)]
 
-    def _fills(self) -> Iterator[FormFill]:
+    def _fills(self) -> list[FormFill]:
         """The form fills that count."""
-        return (fill for fill in self.fills.values() if not self._is_a_bots(fill.identification))
+        return [fill for fill in self.fills.values() if not self._is_a_bots(fill.identification)]
 
     def _is_a_bots(self, message: Identification) -> bool:
         return self._is_bots(message.at, message.id, message.is_listed)
@@ -619,14 +617,16 @@ class Visitor:
     def _path_begins(self, touches: Sequence[Arrived]) -> int:
         return null_path_begins(None, touches[-1].at, self._site.lookback) if touches else EARLIEST
 
-    def _nobodys_fills(self) -> Iterator[Arrived]:
+    def _nobodys_fills(self) -> list[Arrived]:
         """The forms filled in that name nobody, unless another system says whose they are."""
         withdrawn = {unlink.unlinks for unlink in self.unlinks.values()}
         owned = set(self.owned.values())
+        found = []
         for fill in self._fills():
             named = fill.identification
             if (named.person is None or named.id in withdrawn) and named.id not in owned:
-                yield Arrived(named.at, named.id, FORM_FILL, self._form_touch(fill).channel)
+                found.append(Arrived(named.at, named.id, FORM_FILL, self._form_touch(fill).channel))
+        return found
 
     def counts(self) -> Counted:
         """All that the visitor's state adds to the counts."""
@@ -731,11 +731,13 @@ class Visitor:
         self, sessions: Sequence[Session], marks: Sequence[Mark], times: Sequence[int]
     ) -> dict[int, tuple[int, ...]]:
         """When each person was first named in the visits of these sessions, by id()."""
-        gap = self._site.gap
-        begin = bisect_left(times, min([session.hits[0].at for session in sessions]) - gap)
-        end = bisect_right(times, max([session.hits[-1].at for session in sessions]) + gap)
+        if len(marks) > len(sessions):  # else it costs less to look at them all
+            gap = self._site.gap
+            begin = bisect_left(times, min([session.hits[0].at for session in sessions]) - gap)
+            end = bisect_right(times, max([session.hits[-1].at for session in sessions]) + gap)
+            marks = marks[begin:end]
         first: dict[int, dict[str, int]] = {}
-        for mark in marks[begin:end]:
+        for mark in marks:
             first.setdefault(id(self.visit_at(mark.at)), {}).setdefault(mark.person, mark.at)
         return {number: tuple(sorted({*named.values()})) for number, named in first.items()}
 
@@ -757,22 +759,22 @@ class Visitor:
             contents.setdefault(to, {})[name] = value
         return contents
 
-    def _told(self) -> Iterator[tuple[str, str, bytes]]:
+    def _told(self) -> list[tuple[str, str, bytes]]:
+        """Whom it tells of itself, by what part, and what."""
         if not self._identified:
-            return
-        for person, at in self._first_named().items():
-            yield f"person:{person}", f"{KNOWN}:", pack(at)
+            return []
+        told = [(f"person:{person}", f"{KNOWN}:", pack(at)) for person, at in self._first_named().items()]
         withdrawn = {unlink.unlinks for unlink in self.unlinks.values()}
         said = [(_ID, message) for message in self._identifications()]
         said += [(_FILL, fill.identification) for fill in self._fills()]
         for kind, message in said:
             if message.id not in withdrawn:
-                yield from _told_links(kind, message, self.name)
+                told += _told_links(kind, message, self.name)
         for fill in self._fills():
-            yield from self._told_fill(fill, withdrawn)
+            told += self._told_fill(fill, withdrawn)
         if len(self._persons()) > self._site.persons_per_visitor:
-            for person in self._persons():
-                yield f"person:{person}", f"{WATCH}:", pack(self.name)
+            told += [(f"person:{person}", f"{WATCH}:", pack(self.name)) for person in self._persons()]
+        return told
 
     def _first_named(self) -> dict[str, int]:
         first: dict[str, int] = {}
@@ -788,14 +790,15 @@ class Visitor:
             first.setdefault(name, at)
         return first
 
-    def _told_fill(self, fill: FormFill, withdrawn: set[str]) -> Iterator[tuple[str, str, bytes]]:
+    def _told_fill(self, fill: FormFill, withdrawn: set[str]) -> list[tuple[str, str, bytes]]:
         named = fill.identification
         person = None if named.id in withdrawn else named.person
         owner = person or self.owner_at(named.at)
         claim = pack((owner, self._form_touch(fill)))
-        yield f"touch:{fill.external_id or named.id}", f"{FORM}:{named.id}", claim
+        told = [(f"touch:{fill.external_id or named.id}", f"{FORM}:{named.id}", claim)]
         if fill.external_id and fill.external_id != named.id:
-            yield f"touch:{named.id}", f"{SAME_AS}:", pack(fill.external_id)
+            told.append((f"touch:{named.id}", f"{SAME_AS}:", pack(fill.external_id)))
+        return told
 
     def _form_touch(self, fill: FormFill) -> Touch:
         """The form fill as a touch, under the source that was current on the site."""
@@ -815,14 +818,18 @@ class Visitor:
         return site_touch(named.at, named.id, FORM_FILL, origin, path, self.name, self._site.rules)
 
 
-def _told_links(kind: str, message: Identification, visitor: str) -> Iterator[tuple[str, str, bytes]]:
+def _told_links(kind: str, message: Identification, visitor: str) -> list[tuple[str, str, bytes]]:
+    told = []
     for source, target in message.links:
-        yield f"person:{source}", f"{LINK}:{kind}{message.id}", pack(Link(message.at, message.id, source, target))
+        link = Link(message.at, message.id, source, target)
+        told.append((f"person:{source}", f"{LINK}:{kind}{message.id}", pack(link)))
     if message.group:
         person, group = message.group
-        yield f"person:{person}", f"{GROUP}:{message.id}", pack((message.at, group))
+        told.append((f"person:{person}", f"{GROUP}:{message.id}", pack((message.at, group))))
     if message.other_visitor and message.person and message.other_visitor != visitor:
-        yield f"visitor:{message.other_visitor}", f"{MARK}:{message.id}", pack((message.at, message.person))
+        mark = pack((message.at, message.person))
+        told.append((f"visitor:{message.other_visitor}", f"{MARK}:{message.id}", mark))
+    return told
 
 
 def _with_known(touches: list[Touch], known: Sequence[int]) -> list[Touch]:
