@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from models.arrivals import Arrive
-from models.errors import BadInput
+from models.errors import BadInput, misfit
 from models.facts import (
     ACCOUNT_CHANGES,
     BILLING,
@@ -98,8 +98,7 @@ def _parsed(topic: str, value: bytes) -> Any:
     except RecursionError:
         raise BadInput(topic, "JSON nested less deeply", value[:80].decode(errors="replace")) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        message, _, path = str(error).partition(" - at `$")
-        raise BadInput(topic + path.strip("`"), message, value[:200].decode(errors="replace")) from None
+        raise misfit(error, f"{topic}.", value[:200].decode(errors="replace")) from None
 
 
 def _is_listed(said: bool | None, context: Context | None, is_bot: IsBot) -> bool | None:

@@ -10,6 +10,8 @@ TouchlineError
 
 import re
 
+import msgspec
+
 
 class TouchlineError(Exception):
     """The root of the tree; `retriable` says whether the same call may succeed later."""
@@ -54,7 +56,7 @@ class Fenced(TouchlineError):
 
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.+)`")
-_WRONG = re.compile(r"Expected (.+), got (.+)")
+_WRONG = re.compile(r"Expected (.+?)(?:, got (.+))?")
 
 
 def misfit(error: Exception, where: str = "", came: str = "") -> BadInput:
@@ -68,13 +70,14 @@ def misfit(error: Exception, where: str = "", came: str = "") -> BadInput:
     if found := _UNKNOWN.fullmatch(message):
         return BadInput(_placed(where, path, found[1]), "a name that is known", found[1])
     if found := _WRONG.fullmatch(message.replace("`", "")):
-        return BadInput(_placed(where, path), found[1], came or found[2])
-    return BadInput(_placed(where, path), "a value that fits", f"{message}: {came}" if came else message)
+        return BadInput(_placed(where, path), found[1], came or found[2] or "another")
+    expected = "a value that fits" if isinstance(error, msgspec.ValidationError) else "JSON in UTF-8"
+    return BadInput(_placed(where, path), expected, f"{message}: {came}" if came else message)
 
 
 def _placed(where: str, path: str, field: str = "") -> str:
     inside = ".".join(filter(None, (path.strip("`."), field)))
-    return where + inside if inside else where.rstrip(": ")
+    return where + inside if inside else where.rstrip(":. ")
 
 
 def shorten(value: object, most: int = 200) -> str:

@@ -113,7 +113,7 @@ def test_amounts_are_exact_whether_numbers_or_plain_decimal_strings(text: str, a
         ("deal-changes", {"dealId": "D", "currency": "EURO"}, "deal-changes.currency"),
         ("deal-changes", {"dealId": "D", "timestamp": "2026-06-02T00:00:01Z"}, "deal-changes.timestamp"),
         ("deal-changes", {"dealId": "D", "timestamp": "yesterday"}, "deal-changes.timestamp"),
-        ("deal-changes", {}, "deal-changes"),
+        ("deal-changes", {}, "deal-changes.dealId"),
         ("billing", {"type": "refund", "dealId": "D", "amount": 0}, "billing.amount"),
         ("billing", {"type": "payment", "dealId": "D", "amount": 1}, "billing.type"),
         ("page-views", {}, "page-views"),

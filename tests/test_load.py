@@ -271,7 +271,7 @@ def test_the_command_says_how_many_were_loaded_and_why_others_were_not(
     strict = command(["touches", file, "--strict"], environment)
 
     assert shown.output.startswith("touches: 1 fact loaded, 1 row refused")
-    assert f"{file}:2: touches: expected" in shown.output
+    assert f"{file}:2: touches.timestamp: expected a value" in shown.output
     assert json.loads(as_json.output)["examples"][0]["line"] == 2
     assert (shown.exit_code, as_json.exit_code, strict.exit_code) == (0, 0, 1)
 
