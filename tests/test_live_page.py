@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-import uuid
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
@@ -15,11 +14,10 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from redis.asyncio import Redis
 
 from models.alerts import encode, sample_alert
-from models.settings import Kafka, Settings
-from models.settings import Redis as RedisSettings
+from models.settings import Settings
 from models.times import to_text
 from streams import config, embedded, topics
-from tests.serving import KEY, served
+from tests.serving import KEY, own_settings, served
 
 pytest.importorskip("streams.reports")
 
@@ -34,12 +32,7 @@ pytestmark = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def settings(kafka: embedded.Server, redis_server: embedded.Server) -> Settings:
-    made = Settings(
-        kafka=Kafka(bootstrap=kafka.address),
-        redis=RedisSettings(url=redis_server.address),
-        partitions=2,
-        topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
-    )
+    made = own_settings(kafka, redis_server)
     await topics.create_topics(made)
     return made
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,11 +15,11 @@ from redis.asyncio import Redis
 from starlette.types import Message
 
 from models import errors
-from models.settings import Kafka, Settings
 from models.settings import Redis as RedisSettings
+from models.settings import Settings
 from streams import answers, config, embedded, live, topics
 from tests.conftest import eventually
-from tests.serving import served
+from tests.serving import own_settings, served
 
 pytest.importorskip("streams.reports")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -28,12 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def settings(kafka: embedded.Server, redis_server: embedded.Server) -> AsyncIterator[Settings]:
-    made = Settings(
-        kafka=Kafka(bootstrap=kafka.address),
-        redis=RedisSettings(url=redis_server.address),
-        partitions=2,
-        topic_prefix=f"test-{uuid.uuid4().hex[:8]}-",
-    )
+    made = own_settings(kafka, redis_server)
     await topics.create_topics(made)
     async with config.redis_client(made) as redis:
         await redis.flushall()
