@@ -18,7 +18,7 @@ from models.posting import headers_of_test, receivers_of_test
 from models.settings import Settings
 from models.times import to_text
 from streams import config, kafka_clients
-from streams.commands import in_style, on_tables, quiet_clients
+from streams.commands import in_style, on_tables, quiet_clients, within
 from streams.printing import Style, show
 from streams.topics import ALERTS, DELIVERIES, full_name
 
@@ -36,13 +36,7 @@ def alerts() -> None:
 @alerts.command()
 @click.option("--route", help="Test the destinations of this route.")
 @click.option("--to", "destination", help="Test this destination.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0),
-    default=TEST_SECONDS,
-    show_default=True,
-    help="Wait no longer than so many seconds.",
-)
+@within(TEST_SECONDS)
 @in_style
 def test(route: str | None, destination: str | None, timeout: float, style: Style) -> None:
     """Send a test alert through, and say what came of it.

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import click
 
 from models.errors import BadInput, NotFound, TouchlineError, Unavailable
-from streams.commands import in_style, on_tables, progress_of, quiet_clients
+from streams.commands import in_style, on_tables, progress_of, quiet_clients, within
 from streams.printing import Style, show
 
 EXIT_CODES: dict[type[TouchlineError], int] = {TouchlineError: 1, BadInput: 2, NotFound: 3, Unavailable: 4}
@@ -303,13 +303,7 @@ def _mask_destination(destination: dict[str, Any]) -> None:
 
 
 @main.command()
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0),
-    default=WAIT_SECONDS,
-    show_default=True,
-    help="Give up after so many seconds.",
-)
+@within(WAIT_SECONDS)
 def wait(timeout: float) -> None:
     """Wait until everything produced so far is in the totals."""
     _wait_for_all("in the totals", timeout)
@@ -351,7 +345,7 @@ def audit(style: Style) -> None:
 
 @main.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--timeout", type=click.FloatRange(0), help="Wait no longer than so many seconds.")
+@within()
 @click.option(
     "--wait/--no-wait", "waits", default=True, show_default=True, help="Wait until all facts are counted again."
 )

@@ -46,6 +46,12 @@ def in_order(*options: Option) -> Option:
     return add
 
 
+def within(default: float | None = None) -> Option:
+    """The option of how long to wait."""
+    help = "Wait no longer than so many seconds."
+    return click.option("--timeout", type=click.FloatRange(0), default=default, show_default=True, help=help)
+
+
 def in_periods(grains: Iterable[str]) -> Option:
     """The options of which days are asked for, and by which of these grains."""
     return in_order(
