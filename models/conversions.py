@@ -322,7 +322,8 @@ def add_cells(cells: Cells, conversion: Conversion, sums: Sums, sign: int, rules
     for dimension, value, numbers in sums:
         place = (kind, dimension, day, value)
         have = cells.get(cast(Cell, place))  # its tuple is found as the cell is, and need not be made one
-        cells[_cell(place) if have is None else cast(Cell, place)] = (have or 0) + sign * numbers
+        added = numbers if sign > 0 else -numbers
+        cells[_cell(place) if have is None else cast(Cell, place)] = (have or 0) + added
 
 
 def _participation(conversion: Conversion) -> int:
