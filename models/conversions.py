@@ -363,15 +363,16 @@ def by_month(cells: Mapping[Cell, int]) -> Cells:
     return months
 
 
-def is_of_month(cell: Cell) -> bool:
-    """Is the cell that of a month rather than a day?"""
-    return len(cell.day) == _MONTH
-
-
 # --- at rest ----------------------------------------------------------------------------
 
 Place = tuple[str, str, bool]
 """Which cells stand together: those of one conversion and dimension, by day or (True) by month."""
+
+
+def place_of(cell: Cell) -> Place:
+    """Where a cell stands."""
+    conversion, dimension, day, _ = cell
+    return conversion, dimension, len(day) == _MONTH
 
 
 def cell_field(cell: Cell) -> str:
@@ -384,8 +385,7 @@ def by_place(cells: Iterable[Cell]) -> dict[Place, list[tuple[str, Cell]]]:
     """The cells and their fields by where they stand."""
     places: dict[Place, list[tuple[str, Cell]]] = {}
     for cell in cells:
-        conversion, dimension, day, _ = cell
-        places.setdefault((conversion, dimension, len(day) == _MONTH), []).append((cell_field(cell), cell))
+        places.setdefault(place_of(cell), []).append((cell_field(cell), cell))
     return places
 
 

@@ -14,8 +14,8 @@ from models.pipeline import LEFT
 from models.settings import Settings
 from models.usual import Usuals, usuals_of
 from streams.config import kafka_options
-from streams.tables import read_counts
 from streams.topics import ALERTS, full_name
+from streams.totals import read_counts
 
 USUAL_SECONDS = 60.0
 LOOKED_BACK = 200

@@ -37,10 +37,11 @@ from models.rules import Rules
 from models.settings import Settings, rules_fingerprint
 from models.times import to_text
 from streams import entities, history, standing
+from streams.keys import DAYS, MONTHS, cell_of, table_key
 from streams.reference import rules_from
 from streams.standing import Standing
-from streams.tables import DAYS, MONTHS, cell_of, count_tables, keys_of, read_counts, table_key, waiting_entry
 from streams.topics import INTERNAL
+from streams.totals import count_tables, keys_of, read_counts, waiting_entry
 from streams.versions import rules_key, under
 from streams.waiting import check_pause, pausing, still
 from streams.warmth import readings

@@ -8,7 +8,7 @@ from models import markov
 from models.catalogue import OPEN
 from models.paths import table_of_paths
 from models.settings import Settings
-from streams.tables import read_counts
+from streams.totals import read_counts
 
 
 async def removal_effects(redis: Any, settings: Settings, conversion: str) -> dict[str, int]:

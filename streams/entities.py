@@ -11,7 +11,8 @@ from models.partitions import partition_of
 from models.reports import Parts
 from models.rules import Rules
 from models.settings import Settings
-from streams.tables import batched, key
+from streams.keys import key
+from streams.redis_clients import batched
 
 _READ_AT_ONCE = 500
 _SCANNED_AT_ONCE = 5000

@@ -31,8 +31,10 @@ from models.reports import Parts, pack
 from models.rules import Rules
 from models.settings import Settings
 from streams.entities import parts_at_rest
+from streams.keys import DAYS, cell_of, table_key
+from streams.redis_clients import batched
 from streams.reference import rules_from
-from streams.tables import DAYS, batched, cell_fields, cell_of, counted, read_counts, table_key
+from streams.totals import cell_fields, counted, read_counts
 
 MOST_AT_ONCE = 50_000
 """Accounts that a request may scan; more of them, or what takes longer, goes on in the background."""

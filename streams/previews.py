@@ -18,9 +18,10 @@ from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from models.times import SECOND, to_text
 from streams import kafka_clients, standing, versions
+from streams.keys import table_key
 from streams.load import connected
 from streams.standing import RUN_KEY, Standing
-from streams.tables import delete_tables, table_key
+from streams.tables import delete_tables
 from streams.topics import INTERNAL, OUTSIDE, SETTINGS, create_topics, full_name
 from streams.versions import PREVIEWS_KEY, Change, Preview
 from streams.waiting import POLL_SECONDS, pausing, still

@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from streams import standing
+from streams.keys import table_key
 from streams.standing import RUN_KEY, Ends, LanePartition
-from streams.tables import delete_tables, table_key
+from streams.tables import delete_tables
 from streams.topics import INTERNAL
 from streams.versions import in_force, rules_key
 from streams.waiting import POLL_SECONDS, check_pause, pausing

@@ -4,7 +4,8 @@ Scripts, commands and keys are the same for all: whatever concerns several keys 
 one hash tag, or is a pipeline, which a cluster's client divides among the nodes.
 """
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from hiredis import pack_command
 from redis.asyncio import Connection, Redis, RedisCluster, SSLConnection
@@ -14,6 +15,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, ClusterError, SlotNotCoveredError, TryAgainError, OSError)
 """What a Redis that is away raises, or a cluster without the node that has a key: waited for, never fatal."""
+
+_T = TypeVar("_T")
+
+
+def batched(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """The values in lists of at most `size`."""
+    rest = list(values)
+    for begin in range(0, len(rest), size):
+        yield rest[begin : begin + size]
 
 
 class Arguments:

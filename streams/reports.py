@@ -22,8 +22,9 @@ from models.usage import USES
 from streams import committees, earned, journeys
 from streams import warmth as warmths
 from streams.filtered import read_filtered_counts
+from streams.keys import key
 from streams.statistics import with_naming
-from streams.tables import key, read_counts, read_fields, waiting_entry
+from streams.totals import read_counts, read_fields, waiting_entry
 
 Row = dict[str, Any]
 credits = earned.credits

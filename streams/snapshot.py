@@ -20,7 +20,7 @@ from models.money import DECIMALS
 from models.settings import Settings
 from streams import outlook, reports
 from streams.answers import translated
-from streams.tables import table_key
+from streams.keys import table_key
 
 NEWEST_TOUCHES = 20
 NEWEST_ALERTS = 8

@@ -15,7 +15,8 @@ from aiokafka import TopicPartition
 from models.lanes import LANES
 from models.settings import Settings
 from streams import kafka_clients
-from streams.tables import Book, table_key
+from streams.keys import table_key
+from streams.tables import Book
 from streams.topics import INTERNAL, full_name
 
 RUN_KEY = "touchline:run"

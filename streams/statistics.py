@@ -24,7 +24,7 @@ from models.times import SECOND, day_of, end_of
 from streams.asked import checked_day
 from streams.filtered import read_cells, read_filtered_counts
 from streams.reference import rules_from
-from streams.tables import read_fields
+from streams.totals import read_fields
 
 ReadTables = Callable[[Sequence[str]], Awaitable[Tables]]
 ReadCells = Callable[[str, str, Period | None], Awaitable[Cells]]

@@ -1,36 +1,9 @@
-"""What a lane partition keeps in Redis, and the one way it is changed.
-
-All keys of a partition share its hash tag, so that a commit is atomic on a cluster too.
-
-key                                       type    holds
-{visitors:3}:book                         hash    epoch, run, commit; offset:<topic>, seen:<lane>:<partition>,
-                                                  sent:<topic>:<partition>, paused, alerts_since (µs)
-{visitors:3}:outbox                       list    messages committed and not yet known to be in Kafka, oldest first
-{visitors:3}:e:<entity>                   string  an entity's parts, packed {name: value}; empty: spread out
-{visitors:3}:p:<entity>                   hash    the parts of an entity that is spread out, one field each
-{accounts:3}:credits:<conversion>:<dim>   hash    <day> or <day> NUL <value> → count and amount of each model (int64)
-{accounts:3}:months:<conversion>:<dim>    hash    the same by month: <month> or <month> NUL <value>
-{accounts:3}:counts:<table>               hash    field → its numbers (int64); models.counts
-{accounts:3}:waiting                      hash    what waits to be booked NUL where → why
-{accounts:3}:where:<label>                set     the accounts that carry a label (models.filters)
-{accounts:3}:compact:<account>            string  what an account comes to; made by reports (streams.filtered)
-{accounts:3}:newest                       list    the newest touches as JSON, newest first
-{accounts:3}:warmth                       hash    account → its reading (models.reading)
-{accounts:3}:warm:<state>                 zset    the accounts in a state, by log2(score) + time in half-lives
-{accounts:3}:due                          zset    account → when something happens to it by itself (µs)
-{accounts:3}:alerts                       list    the newest alerts as they were published, newest first
-touchline:run                             string  number of the run; a rebuild begins another
-touchline:live, :rules, :previews         streams.versions: other versions of the rules have {<name>.accounts:3}:…
-touchline:pause                           string  while it lasts no new facts are taken (audit, rebuild)
-touchline:workers:<instance>              string  a live worker's heartbeat, JSON; expires
-
-Nothing else expires: a total is only as good as the state behind it.
-"""
+"""What a lane partition owns in Redis, and the one way it is changed. Its keys: streams.keys."""
 
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from collections.abc import Awaitable, Container, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from redis.exceptions import NoScriptError, ResponseError
@@ -40,43 +13,34 @@ from models.columns import traces_of
 from models.conversions import (
     Cell,
     Cells,
-    Place,
     add_cells_of,
     by_month,
     by_place,
-    is_of_month,
-    numbers_of,
     pack_numbers,
     packed_by_place,
-    unpack_numbers,
     unpack_vector,
     without_zeros,
 )
 from models.counts import Count, Counts, Numbers, add_counts, without_zero_counts
 from models.errors import Fenced
-from models.flows import ALL_TIME, Period
 from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
 from models.settings import Settings
 from models.times import to_text
 from models.totals import Totals
 from models.warming import Ranked
-from streams.redis_clients import REDIS_AWAY, Arguments
+from streams.caches import Cache
+from streams.keys import SCANNED_AT_ONCE, key, place_key
+from streams.redis_clients import REDIS_AWAY, Arguments, batched
+from streams.totals import counted
 
 SPREAD_BYTES = 4096
 """An entity larger than this is kept as a hash, so that one more part costs the same."""
-DAYS, MONTHS = "credits", "months"
-"""The kinds of hashes that cells stand in."""
 NEWEST = 20
 NEWEST_ALERTS = 200
-COUNTING_LANES = ("visitors", "members", "accounts")
-"""The lanes that keep counts."""
 MOST_DUE = 500
 _MOST_ARGUMENTS = 4000
-_NUMBER_BYTES = 8
-_DAY, _MONTH = len("2026-04-03"), len("2026-04")
 _READ_AT_ONCE = 500
-_SCANNED_AT_ONCE = 5000
 _DELETED_AT_ONCE = 1000
 
 _COMMIT = """
@@ -101,16 +65,6 @@ redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 return redis.call('HGETALL', KEYS[1])
 """
 
-_T = TypeVar("_T")
-
-
-def batched(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """The values in lists of at most `size`."""
-    rest = list(values)
-    for begin in range(0, len(rest), size):
-        yield rest[begin : begin + size]
-
-
 _unpack_parts = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
 
@@ -122,204 +76,15 @@ class Stored(NamedTuple):
     spread: list[bool]
 
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Cache(Generic[K, V]):
-    """The values used last: between `most` and twice as many are kept, and those put at once."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._new: dict[K, V] = {}
-        self._old: dict[K, V] = {}
-
-    def find(self, keys: Iterable[K]) -> tuple[dict[K, V], list[K]]:
-        """The values of keys, which thereby count as used, and the keys that are missing."""
-        found: dict[K, V] = {}
-        missing: list[K] = []
-        new, old = self._new, self._old
-        for key in keys:
-            value = new.get(key)
-            if value is None and (value := old.pop(key, None)) is not None:
-                new[key] = value
-            if value is None:
-                missing.append(key)
-            else:
-                found[key] = value
-        return found, missing
-
-    def put(self, values: Mapping[K, V]) -> None:
-        """Keep the values; may forget those not used for long."""
-        if len(self._new) >= self._most:
-            self._old, self._new = self._new, {}
-        self._new.update(values)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._new, self._old = {}, {}
-
-
-def key(lane: str, partition: int, *names: str) -> str:
-    """A key of a lane partition."""
-    return ":".join((f"{{{lane}:{partition}}}", *names))
-
-
-def table_key(settings: Settings, lane: str, partition: int, *names: str) -> str:
-    """A key of a lane partition in the tables of these settings' version."""
-    return key(settings.tables_of(lane), partition, *names)
-
-
-def cell_key(lane: str, partition: int, cell: Cell) -> str:
-    """The hash that a cell of the totals stands in."""
-    return key(lane, partition, MONTHS if is_of_month(cell) else DAYS, cell.conversion, cell.dimension)
-
-
-def cell_of(conversion: str, dimension: str, field: bytes) -> Cell:
-    """The cell that a field of the totals stands for."""
-    day, split, value = field.decode().partition("\0")
-    return Cell(conversion, dimension, day, value if split else None)
-
-
-def counted(value: bytes) -> Numbers:
-    """The numbers of a count at rest."""
-    return tuple(unpack_numbers(value))
-
-
-Fields = Mapping[bytes, bytes]
-"""A hash, or some of its fields."""
-
-
-async def cell_fields(
-    redis: Any, settings: Settings, names: tuple[str, str], period: Period, *, by_day: bool
-) -> list[Fields]:
-    """The cells under a conversion's and dimension's name, by partition: of a period at least.
-
-    Unless asked by day, the period's whole months come as such, with the days of those at its ends.
-    """
-    if by_day:
-        return [_within(fields, period) for fields in await _every_partition(redis, settings, DAYS, *names)]
-    months = await _every_partition(redis, settings, MONTHS, *names)
-    return [*months, *await _days_at_ends(redis, settings, names, months, period)]
-
-
-def _within(fields: Fields, period: Period) -> Fields:
-    """The fields of days that lie in the period."""
-    if period == ALL_TIME:
-        return fields
-    since, until = period.since.encode(), (period.until or "~").encode()
-    return {field: value for field, value in fields.items() if since <= field[:_DAY] <= until}
-
-
-async def _every_partition(redis: Any, settings: Settings, *names: str) -> list[Fields]:
-    pipeline = redis.pipeline(transaction=False)
-    for partition in range(settings.partitions):
-        pipeline.hgetall(table_key(settings, "accounts", partition, *names))
-    hashes: list[Fields] = await pipeline.execute()
-    return hashes
-
-
-async def _days_at_ends(
-    redis: Any, settings: Settings, names: tuple[str, str], months: Sequence[Fields], period: Period
-) -> list[Fields]:
-    """The days of the period in months that do not lie in it wholly: they have the values that their month has."""
-    wanted = [list(_days_of(fields, period)) for fields in months]
-    pipeline = redis.pipeline(transaction=False)
-    for partition, days in enumerate(wanted):
-        if days:
-            pipeline.hmget(table_key(settings, "accounts", partition, DAYS, *names), days)
-    asked = [days for days in wanted if days]
-    answers = await pipeline.execute() if asked else []
-    return [
-        {day: value for day, value in zip(days, values, strict=True) if value}
-        for days, values in zip(asked, answers, strict=True)
-    ]
-
-
-def _days_of(fields: Fields, period: Period) -> Iterator[bytes]:
-    """The fields of days that those of months may stand for, of the months that lie in the period partly."""
-    names = {field[:_MONTH].decode() for field in fields}
-    days = {
-        name.encode(): [day for number in range(1, 32) if (day := f"{name}-{number:02}") in period]
-        for name in period.months(names)
-        if name not in period
-    }
-    for field in fields if days else ():
-        yield from (day.encode() + field[_MONTH:] for day in days.get(field[:_MONTH], ()))
-
-
-async def read_counts(redis: Any, settings: Settings, tables: Sequence[str]) -> dict[str, dict[str, Numbers]]:
-    """Each table's numbers by field, added up over the partitions of the lanes that count."""
-    places = [(lane, partition) for lane in COUNTING_LANES for partition in range(settings.partitions)]
-    pipeline = redis.pipeline(transaction=False)
-    for table in tables:
-        for place in places:
-            pipeline.hgetall(table_key(settings, *place, "counts", table))
-    answers = await pipeline.execute()
-    hashes = batched(answers, len(places))
-    return {table: _summed(of_table) for table, of_table in zip(tables, hashes, strict=True)}
-
-
-def _summed(hashes: Iterable[Mapping[bytes, bytes]]) -> dict[str, Numbers]:
-    """The sums of counts by field, as vectors (models.conversions.vector) until all are added."""
-    sums: dict[bytes, int] = {}
-    widths: dict[bytes, int] = {}
-    for fields in hashes:
-        for name, value in fields.items():
-            if len(value) == _NUMBER_BYTES:  # the most frequent by far
-                sums[name] = sums.get(name, 0) + int.from_bytes(value, "little", signed=True)
-            else:
-                sums[name] = sums.get(name, 0) + unpack_vector(value)
-                widths[name] = len(value) // _NUMBER_BYTES
-    return {
-        name.decode(): tuple(numbers_of(total, widths[name])) if name in widths else (total,)
-        for name, total in sums.items()
-        if total
-    }
-
-
-async def read_fields(redis: Any, settings: Settings, tables: Sequence[str]) -> dict[str, dict[str, Numbers]]:
-    """Each table's fields, each with no numbers: of very many fields that is all some reports ask for."""
-    places = [(lane, partition) for lane in COUNTING_LANES for partition in range(settings.partitions)]
-    pipeline = redis.pipeline(transaction=False)
-    for table in tables:
-        for place in places:
-            pipeline.hkeys(table_key(settings, *place, "counts", table))
-    found = batched(await pipeline.execute(), len(places))
-    return {
-        table: {name.decode(): () for name in set().union(*names)} for table, names in zip(tables, found, strict=True)
-    }
-
-
 async def delete_tables(redis: Any, settings: Settings, lane: str, kept: Container[bytes] = ()) -> None:
     """Delete every key of a lane but those kept."""
     match = f"{{{settings.tables_of(lane)}:*"
-    keys = [each async for each in redis.scan_iter(match=match, count=_SCANNED_AT_ONCE) if each not in kept]
+    keys = [each async for each in redis.scan_iter(match=match, count=SCANNED_AT_ONCE) if each not in kept]
     for some in batched(keys, _DELETED_AT_ONCE):
         pipeline = redis.pipeline(transaction=False)
         for each in some:
             pipeline.execute_command("UNLINK", each)  # a cluster's pipeline has an unlink() that is no command
         await pipeline.execute()
-
-
-async def count_tables(redis: Any, settings: Settings) -> AsyncIterator[str]:
-    """Every table of counts, some more than once; looks at each key in Redis, so not for reports."""
-    for lane in COUNTING_LANES:
-        match = f"{{{settings.tables_of(lane)}:*}}:counts:*"
-        async for name in redis.scan_iter(match=match, count=_SCANNED_AT_ONCE):
-            yield name.decode().partition("}:counts:")[2]
-
-
-async def keys_of(redis: Any, settings: Settings, kind: str) -> list[str]:
-    """Every key of a kind in the accounts lane; looks at each key in Redis, so not for reports."""
-    match = f"{{{settings.tables_of('accounts')}:*}}:{kind}:*"
-    found = redis.scan_iter(match=match, count=_SCANNED_AT_ONCE)
-    return sorted({name.decode() async for name in found})
-
-
-def waiting_entry(field: bytes) -> str:
-    """What waits, by a field of the waiting hash."""
-    return field.decode().partition("\0")[0]
 
 
 class Book(msgspec.Struct):
@@ -427,7 +192,7 @@ class Tables:
     async def holding(self, message_ids: Iterable[str]) -> set[str]:
         """The visitors in whose state there are traces of these messages: all are looked through, so seldom asked."""
         traces = [trace for message in message_ids for trace in traces_of(message)]
-        keys = self._redis.scan_iter(match=f"{self._entity_prefix}visitor:*", count=_SCANNED_AT_ONCE)
+        keys = self._redis.scan_iter(match=f"{self._entity_prefix}visitor:*", count=SCANNED_AT_ONCE)
         everybody = {each.decode().removeprefix(self._entity_prefix) async for each in keys}
         names: set[str] = set()
         for some in batched(sorted(everybody), _READ_AT_ONCE):
@@ -443,7 +208,7 @@ class Tables:
             places = by_place(missing)
             pipeline = self._redis.pipeline(transaction=False)
             for place, some in places.items():
-                pipeline.hmget(self._place_key(place), [field for field, _ in some])
+                pipeline.hmget(place_key(self.lane, self.partition, place), [field for field, _ in some])
             for some, values in zip(places.values(), await pipeline.execute(), strict=True):
                 for (_, cell), value in zip(some, values, strict=True):
                     found[cell] = unpack_vector(value) if value else 0
@@ -559,12 +324,9 @@ class Tables:
         add_cells_of(now, change)
         self._cells.put(now)
         for place, (kept, gone) in packed_by_place(now).items():
-            self._chunked("HSET", self._place_key(place), kept)
-            self._chunked("HDEL", self._place_key(place), gone)
-
-    def _place_key(self, place: Place) -> str:
-        conversion, dimension, is_of_month = place
-        return self._key(MONTHS if is_of_month else DAYS, conversion, dimension)
+            name = place_key(self.lane, self.partition, place)
+            self._chunked("HSET", name, kept)
+            self._chunked("HDEL", name, gone)
 
     async def _put_counts(self, change: Counts) -> None:
         now = await self._load_counts(change)

@@ -26,8 +26,9 @@ from models.warming import next_of, score_of
 from models.warmth import ahead, present
 from streams.filtered import chosen
 from streams.journeys import Document, account_above, known_account
+from streams.keys import table_key
 from streams.reference import rules_from
-from streams.tables import read_counts, table_key
+from streams.totals import read_counts
 
 Row = dict[str, Any]
 MOST = 50

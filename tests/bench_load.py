@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from models.conversions import UNATTRIBUTED, Cell, cell_field
+from models.conversions import UNATTRIBUTED, Cell, cell_field, place_of
 from models.partitions import partition_of
 from models.settings import Settings
 from streams.config import kafka_options
-from streams.tables import cell_key
+from streams.keys import place_key
 from streams.topics import full_name
 from tests.bench_facts import Arrival, deal_change, endless, identify
 
@@ -50,7 +50,7 @@ def won_sentinel(number: int, partitions: int) -> Sentinel:
 
 def _watched(arrival: Arrival, conversion: str, day: datetime, account: str, partitions: int) -> Sentinel:
     cell = Cell(conversion, "channel", f"{day:%Y-%m-%d}", UNATTRIBUTED)
-    return Sentinel(arrival, cell_key("accounts", partition_of(account, partitions), cell), cell_field(cell))
+    return Sentinel(arrival, place_key("accounts", partition_of(account, partitions), place_of(cell)), cell_field(cell))
 
 
 def _ms(moment: datetime) -> int:

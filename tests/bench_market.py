@@ -17,6 +17,7 @@ from itertools import accumulate
 from typing import Any
 
 from models.accounts import Account
+from models.conversions import place_of
 from models.course import STATES
 from models.deals import Deal
 from models.filters import label_of
@@ -30,8 +31,10 @@ from models.totals import Totals
 from models.touches import Touch, team_of
 from models.warming import Ranked, rank_of
 from models.warmth import Course, fixed
+from streams.keys import place_key, table_key
+from streams.redis_clients import batched
 from streams.reference import rules_from
-from streams.tables import Tables, batched, cell_key, table_key
+from streams.tables import Tables
 
 DEALS, TOUCHES_A_DEAL = 1_000_000, 5
 SAMPLE = 62_500
@@ -201,7 +204,7 @@ def _portions(totals: Totals) -> Iterator[Totals]:
 async def _copy(redis: Any, settings: Settings, partition: int, totals: Totals) -> None:
     """Let a partition have what the first one has."""
     first, mine = (table_key(settings, "accounts", each, "") for each in (0, partition))
-    names = {cell_key("accounts", 0, cell) for cell in totals.cells}
+    names = {place_key("accounts", 0, place_of(cell)) for cell in totals.cells}
     names |= {table_key(settings, "accounts", 0, "counts", count.table) for count in totals.counts}
     pipeline = redis.pipeline(transaction=False)
     for name in names:

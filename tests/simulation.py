@@ -53,10 +53,12 @@ from streams import announcing as announcing_module
 from streams import backlog as backlog_module
 from streams import lane as lane_module
 from streams import tables as tables_module
+from streams.keys import cell_of
 from streams.lane import LaneService
 from streams.redis_clients import Arguments
-from streams.tables import Tables, cell_of, counted, waiting_entry
+from streams.tables import Tables
 from streams.topics import DEAD_LETTERS
+from streams.totals import counted, waiting_entry
 from tests.simulated_warmth import warmth_problems
 from tests.worlds import RawFact, rules
 

@@ -16,7 +16,9 @@ from models.conversions import pack_numbers, unpack_numbers
 from models.lanes import LANES
 from models.reports import pack
 from streams import audit, config, rebuild, waiting
-from streams.tables import Book, key, waiting_entry
+from streams.keys import key
+from streams.tables import Book
+from streams.totals import waiting_entry
 from tests.running import STORY, Fact, Place, deal, identify, meanwhile, page, touch
 
 ASKED = ("report", "credits", "--model", "time_decay", "--by", "channel", "--grain", "day")

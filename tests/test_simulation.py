@@ -18,8 +18,9 @@ import pytest
 
 from models import lanes
 from models.times import DAY, to_text
+from streams.caches import Cache
 from streams.lane import LaneService
-from streams.tables import Cache, Tables
+from streams.tables import Tables
 from tests.simulation import Plan, Simulation, books_of, difference, rules_for, simulate, smallest, told
 from tests.worlds import BEGIN, RECORDED, VARIANTS, RawFact, world
 
