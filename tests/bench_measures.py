@@ -218,7 +218,7 @@ class Journey:
     async def build(self) -> None:
         """Forty days of touches, then a deal that is won a day later."""
         step = 40 * DAY_MS // self._touches
-        await self._produce(self._call(BEGIN_MS + number * step) for number in range(self._touches))
+        await self._produce(self._call(BEGIN_MS, step) for _ in range(self._touches))
         deals = ((stage, BEGIN_MS + day * DAY_MS) for stage, day in (("new", 10), ("closed_won", 41)))
         changes = (bench_facts.deal_change(self._name, self._account, stage, at, 1_000) for stage, at in deals)
         await self._produce(changes)
@@ -236,7 +236,7 @@ class Journey:
         before = cpu_seconds(self._worker.pid)
         for _ in range(batches):
             stood = await self._ground.redis.hlen(self._parts)
-            await self._produce([self._call(begin_ms + next(self._made) * 1_000) for _ in range(size)])
+            await self._produce([self._call(begin_ms, 1_000) for _ in range(size)])
             await self._grown(stood + size)
         return (cpu_seconds(self._worker.pid) - before) / (batches * size)
 
@@ -245,8 +245,10 @@ class Journey:
             while await self._ground.redis.hlen(self._parts) < parts:
                 await asyncio.sleep(0.002)
 
-    def _call(self, at: int) -> Arrival:
+    def _call(self, begin_ms: int, step_ms: int) -> Arrival:
+        """A call with the next of the account's people."""
         number = next(self._made)
+        at = begin_ms + number * step_ms
         return bench_facts.call(f"{self._name}-{number}", f"p{number % PEOPLE}@{self._account}", at)
 
     async def _produce(self, facts: Iterable[Arrival]) -> None:
