@@ -16,7 +16,7 @@ BACKLOG_RECORDS, BACKLOG_ENVELOPES = 500, 50
 LONGEST_WAIT_SECONDS = 10.0
 NEAR_SECONDS = 20.0
 """An end of the backlog that is no further off is waited for, by whoever has not waited so long yet."""
-UNKNOWN_SECONDS = 1.0
+UNKNOWN_SECONDS = 5.0
 """How long a lane that has finished nothing yet may still turn out to be quick."""
 
 

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 ENVELOPE_BYTES = 512 * 1024
 FETCH_BYTES = 2 * 1024 * 1024
+GATHERED_BYTES = 8 * 1024 * 1024
+"""What lanes fetch of a partition at once that let messages gather: fewer bytes would make batches of them again."""
 LARGEST_REQUEST_BYTES = 48 * 1024 * 1024
 DRAIN_SECONDS = 6.0
 PREFETCH_BACKOFF_SECONDS = 0.02
@@ -131,6 +133,7 @@ class LaneService:
         self._behind: set[int] = set()
         names = list(lanes.LANES)
         self._upstream = names[: names.index(lane.name)]
+        self._heavy_step = asyncio.Lock()
         self._fetching: set[asyncio.Task[Any] | None] = set()
         self._most_records = self.settings.lanes.batch_facts
         self._redis = redis
@@ -148,7 +151,7 @@ class LaneService:
             partition_assignment_strategy=(RangePartitionAssignor,),
             auto_offset_reset="earliest",
             enable_auto_commit=False,
-            max_partition_fetch_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=GATHERED_BYTES if self._upstream else FETCH_BYTES,
             fetch_max_wait_ms=self.settings.lanes.fetch_wait_ms,
         )
         self.producer = AIOKafkaProducer(
@@ -302,25 +305,37 @@ class LaneService:
         task = asyncio.current_task()
         self._fetching.add(task)
         try:
-            await self._gather(partition)
-            topics = (self.lane.internal,) if self.paused else self.topics
-            places = [self._place(topic, partition) for topic in topics]
-            polled = await self.consumer.getmany(*places, timeout_ms=200, max_records=self._most_records)
+            has_waited = await self._gather(partition)
+            polled = await self._poll(partition)
+            if has_waited:  # what the consumer had fetched before the wait is little of what has gathered
+                for place, records in (await self._poll(partition)).items():
+                    polled.setdefault(place, []).extend(records)
         finally:
             self._fetching.discard(task)
         self._note_backlog(partition, polled)
         return {self._topics[place.topic]: records for place, records in polled.items() if records}
 
-    async def _gather(self, partition: int) -> None:
-        """Let records gather before they are fetched; as long as the lanes before this one catch up, more of them."""
+    async def _poll(self, partition: int) -> dict[TopicPartition, list[Any]]:
+        """What the consumer has of the partition, or gets within a moment."""
+        topics = (self.lane.internal,) if self.paused else self.topics
+        places = [self._place(topic, partition) for topic in topics]
+        polled: dict[TopicPartition, list[Any]]
+        polled = await self.consumer.getmany(*places, timeout_ms=200, max_records=self._most_records)
+        return polled
+
+    async def _gather(self, partition: int) -> bool:
+        """Let records gather before they are fetched; did this wait for the lanes before it, which catch up?"""
         if partition in self._behind:
             await asyncio.sleep(0.0)
-            return
+            return False
         await asyncio.sleep(self.settings.lanes.linger_ms / 1000)
         begun = time.perf_counter()
+        has_waited = False
         while not self.paused and self._backlog.is_worth(time.perf_counter() - begun, self._upstream):
             self._backlog.expect(self.lane.name, partition)
             await asyncio.sleep(GATHER_SECONDS)
+            has_waited = True
+        return has_waited
 
     def _note_backlog(self, partition: int, polled: Mapping[TopicPartition, list[Any]]) -> None:
         """Note what is polled, and what waits in Kafka beyond it."""
@@ -402,9 +417,13 @@ class LaneService:
         return names
 
     async def _step(self, intake: Intake, entities: dict[str, AnyEntity]) -> Batch:
-        """The batch's step; in a thread where it will take long, so that heartbeats go on."""
+        """The batch's step; in a thread where it will take long, so that heartbeats go on.
+
+        Of those one at a time: what it has done is put down while the next is at work.
+        """
         if lanes.burden(entities.values()) > HEAVY_BURDEN:
-            return await asyncio.to_thread(lanes.step, intake.items, entities, self.settings.partitions)
+            async with self._heavy_step:
+                return await asyncio.to_thread(lanes.step, intake.items, entities, self.settings.partitions)
         begun = time.perf_counter()
         batch = lanes.step(intake.items, entities, self.settings.partitions)
         if intake.facts:
