@@ -108,7 +108,10 @@ def client(url: str, *, is_cluster: bool, **options: Any) -> Any:
     """The client for a URL (redis://, rediss://); ValueError when it is none."""
     is_tls = url.startswith("rediss:")
     if not is_cluster:
-        return Redis.from_url(url, connection_class=TlsConnection if is_tls else PlainConnection, **options)
+        single = Redis.from_url(url, **options)
+        # Of rediss:// the option for it is overruled.
+        single.connection_pool.connection_class = TlsConnection if is_tls else PlainConnection
+        return single
     try:
         cluster = Cluster.from_url(url, **options)
     except RedisClusterException as error:  # without host, or with the number of a database
