@@ -82,14 +82,20 @@ def _days_of(fields: Fields, period: Period) -> Iterator[bytes]:
 
 async def read_counts(redis: Any, settings: Settings, tables: Sequence[str]) -> dict[str, dict[str, Numbers]]:
     """Each table's numbers by field, added up over the partitions of the lanes that count."""
+    found = await _of_every_partition(redis, settings, tables, "HGETALL")
+    return {table: _summed(hashes) for table, hashes in zip(tables, found, strict=True)}
+
+
+async def _of_every_partition(
+    redis: Any, settings: Settings, tables: Sequence[str], command: str
+) -> Iterator[list[Any]]:
+    """Of each table of counts in turn what the command answers for its hash in every partition that counts."""
     places = [(lane, partition) for lane in COUNTING_LANES for partition in range(settings.partitions)]
     pipeline = redis.pipeline(transaction=False)
     for table in tables:
         for place in places:
-            pipeline.hgetall(table_key(settings, *place, "counts", table))
-    answers = await pipeline.execute()
-    hashes = batched(answers, len(places))
-    return {table: _summed(of_table) for table, of_table in zip(tables, hashes, strict=True)}
+            pipeline.execute_command(command, table_key(settings, *place, "counts", table))
+    return batched(await pipeline.execute(), len(places))
 
 
 def _summed(hashes: Iterable[Mapping[bytes, bytes]]) -> dict[str, Numbers]:
@@ -112,12 +118,7 @@ def _summed(hashes: Iterable[Mapping[bytes, bytes]]) -> dict[str, Numbers]:
 
 async def read_fields(redis: Any, settings: Settings, tables: Sequence[str]) -> dict[str, dict[str, Numbers]]:
     """Each table's fields, each with no numbers: of very many fields that is all some reports ask for."""
-    places = [(lane, partition) for lane in COUNTING_LANES for partition in range(settings.partitions)]
-    pipeline = redis.pipeline(transaction=False)
-    for table in tables:
-        for place in places:
-            pipeline.hkeys(table_key(settings, *place, "counts", table))
-    found = batched(await pipeline.execute(), len(places))
+    found = await _of_every_partition(redis, settings, tables, "HKEYS")
     return {
         table: {name.decode(): () for name in set().union(*names)} for table, names in zip(tables, found, strict=True)
     }
