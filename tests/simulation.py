@@ -629,11 +629,14 @@ class Pipeline:
         self._client = client
         self._commands: list[tuple[Any, ...]] = []
 
+    def execute_command(self, *words: Any) -> None:
+        self._commands.append(words)
+
     def hgetall(self, key: str) -> None:
-        self._commands.append(("HGETALL", key))
+        self.execute_command("HGETALL", key)
 
     def hmget(self, key: str, fields: list[str]) -> None:
-        self._commands.append(("HMGET", key, *fields))
+        self.execute_command("HMGET", key, *fields)
 
     async def execute(self) -> list[Any]:
         store = self._client._store
