@@ -183,14 +183,16 @@ def time_decay_weights(ages: Sequence[int], half_life: int) -> Weights:
 
     Source: exponential decay as in Adobe Analytics. Ages are counted from the latest
     touch, which scales every weight alike; a power is a product over the age's digits.
+    The oldest keeps all its digits too: under a cap of the others it may earn much.
     """
     if len(ages) == 1:
         return (1,)
     youngest = min(ages)
     tables = decay_tables(half_life)
-    return tuple([_decayed(age - youngest, half_life, tables) for age in ages])
+    room = max(BITS, (max(ages) - youngest) // half_life)
+    return tuple([_decayed(age - youngest, half_life, tables, room) for age in ages])
 
 
-def _decayed(age: int, half_life: int, tables: Tables) -> int:
+def _decayed(age: int, half_life: int, tables: Tables, room: int) -> int:
     halvings, left = divmod(age, half_life)
-    return (power(left, tables) << BITS) >> halvings
+    return (power(left, tables) << room) >> halvings

@@ -19,6 +19,12 @@ from models.times import DAY
 POSITIONS = ("first", "last", "lead", "opportunity", "close", "rest")
 STAGES = ("awareness", "consideration", "decision")
 DEFAULT = "default"
+_OF_ROWS = (
+    "period", "currency", "channel", "source", "campaign", "content", "landing_page", "kind", "team", "rep",
+    "funnel_stage", "funnel_channel",
+)  # fmt: skip
+"""Other fields of the rows in which models stand side by side."""
+_LONGEST_HALF_LIFE = 365_250.0
 By = Literal["touch", "kind", "team", "channel", "role", "stage"]
 
 
@@ -77,16 +83,22 @@ def check_models(models: Mapping[str, CustomModel]) -> None:
     """BadInput names the first setting of a custom model that is not possible."""
     for name, model in models.items():
         where = f"models.{name}"
-        if name in (*BUILT_IN, MARKOV) or not (name.isidentifier() and name.isascii() and name.islower()):
+        if name in (*BUILT_IN, MARKOV, *_OF_ROWS) or not (name.isidentifier() and name.isascii() and name.islower()):
             raise BadInput(where, "a name of its own in lower case letters, digits and underscores", name)
         _check_positions(where, model.positions)
         for table in _TABLES:
             _check_factors(f"{where}.{table}", getattr(model, table))
         _check_names(f"{where}.stages", model.stages, (*STAGES, DEFAULT))
-        if model.decay and not 0 < model.decay.half_life_days < float("inf"):
-            raise BadInput(f"{where}.decay.half_life_days", "days above 0", model.decay.half_life_days)
+        if model.decay:
+            check_half_life(f"{where}.decay.half_life_days", model.decay.half_life_days)
         if model.caps:
             _check_caps(f"{where}.caps", model.caps)
+
+
+def check_half_life(where: str, days: float) -> None:
+    """BadInput when it is no half-life: an hour at least, so that weights keep a length that can be computed with."""
+    if not 1 / 24 <= days <= _LONGEST_HALF_LIFE:
+        raise BadInput(where, "days, from an hour (1/24) to a thousand years", days)
 
 
 def _check_positions(where: str, positions: Mapping[str, Decimal] | None) -> None:
@@ -168,15 +180,16 @@ def custom_weights(
 
 def _positions(weights: Mapping[str, Decimal] | None, path: Path) -> list[Fraction]:
     """What each touch weighs by its place: 1 where the model names no position."""
-    if weights is None or set(weights) == {"rest"}:
+    if weights is None:
         return [Fraction(1)] * path.n
     places = {"first": 0, "last": path.n - 1, "lead": path.lead, "opportunity": path.opportunity, "close": path.close}
     named = {name: Fraction(weight) for name, weight in weights.items() if name != "rest"}
     held = [(place, weight) for name, weight in named.items() if (place := places[name]) is not None]
+    rest = Fraction(weights.get("rest", 0))
     if not held:
-        return [Fraction(0)] * path.n
+        return [rest] * path.n
     others = path.n - len({place for place, _ in held})
-    rest, held_weight = Fraction(weights.get("rest", 0)), sum(weight for _, weight in held)
+    held_weight = sum(weight for _, weight in held)
     to_named = sum(named.values()) + (0 if others else rest)
     shares = [rest / others if others else Fraction(0)] * path.n
     for place, _ in held:

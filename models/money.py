@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 from models.errors import BadInput
-from models.settings import Rate
+from models.rates import Rate
+from models.times import is_day
 
 # Source: ISO 4217, list one (active codes), by number of decimals.
 _TWO = """AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF
@@ -83,9 +84,25 @@ class Rates:
             return int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
+def check_rates(reporting: str, rates: Iterable[Rate]) -> None:
+    """BadInput when the reporting currency is none, or names the first rate that can never be used."""
+    _check_code(reporting, "currency")
+    for rate in rates:
+        where = f"rates {rate.date} {rate.source}"
+        if not is_day(rate.date):
+            raise BadInput(where, "a day such as 2026-04-01", rate.date)
+        _check_code(rate.source, where)
+        _check_code(rate.target, where)
+        _factor(rate)
+
+
+def _check_code(code: str, where: str) -> None:
+    if code not in DECIMALS:
+        raise BadInput(where, "an ISO 4217 currency code in capitals", code)
+
+
 def _factor(rate: Rate) -> Decimal:
     where = f"rates {rate.date} {rate.source}"
-    parse_currency(rate.source, where)
     try:
         factor = Decimal(rate.rate)
     except ArithmeticError:

@@ -9,10 +9,12 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
-from models.custom import CustomModel, check_models, normalised
+from models.custom import CustomModel, check_half_life, check_models, normalised
 from models.destinations import Destination, check_destinations
 from models.dispatch import Delivery, check_delivery
 from models.errors import BadInput, misfit
+from models.money import check_rates
+from models.rates import Rate
 from models.routing import Route, check_routes
 
 
@@ -84,15 +86,6 @@ class ChannelRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     referrer_kind: tuple[str, ...] = ()
     source_kind: tuple[str, ...] = ()
     kind: tuple[str, ...] = ()
-
-
-class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"source": "from", "target": "to"}):
-    """From `date` on, 1 unit of `from` is `rate` units of `to`."""
-
-    date: str
-    source: str
-    target: str
-    rate: str
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -245,8 +238,9 @@ def check(settings: Settings) -> Settings:
     for name in settings.filters:
         if not name or name != name.strip().lower():
             raise BadInput("filters", "names of attributes in lower case", name)
-    if settings.time_decay_half_life_days <= 0:
-        raise BadInput("time_decay_half_life_days", "days above 0", settings.time_decay_half_life_days)
+    check_rates(settings.currency, settings.rates)
+    check_half_life("time_decay_half_life_days", settings.time_decay_half_life_days)
+    _check_lookback(settings.lookback)
     check_destinations(settings.destinations)
     check_routes(settings.routes, settings.destinations)
     check_delivery(settings.delivery)
@@ -259,6 +253,14 @@ def check(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, models=normalised(settings.models))
 
 
+def _check_lookback(lookback: Lookback) -> None:
+    days = msgspec.structs.asdict(lookback)
+    days |= {f"stages.{stage}": each for stage, each in days.pop("stages").items()}
+    for name, each in days.items():
+        if each < 0:
+            raise BadInput(f"lookback.{name}", "a number of days from 0", each)
+
+
 def _check_team_split(shares: dict[str, Decimal]) -> None:
     for team, share in shares.items():
         if not (share.is_finite() and share >= 0) or team != team.strip().lower():
@@ -268,8 +270,7 @@ def _check_team_split(shares: dict[str, Decimal]) -> None:
 
 
 def _check_warmth(warmth: Warmth) -> None:
-    if warmth.half_life_days <= 0:
-        raise BadInput("warmth.half_life_days", "days above 0", warmth.half_life_days)
+    check_half_life("warmth.half_life_days", warmth.half_life_days)
     if not 0 < warmth.cold <= warmth.warming <= warmth.warm or not warmth.cold <= warmth.cooling <= warmth.warm:
         thresholds = f"{warmth.cold}, {warmth.warming}, {warmth.cooling}, {warmth.warm}"
         raise BadInput("warmth", "0 < cold ≤ warming ≤ warm and cold ≤ cooling ≤ warm", thresholds)

@@ -74,6 +74,14 @@ def day_of(at: int, zone: str) -> str:
     return _day_of_hour(at - at % (15 * MINUTE), zone)
 
 
+def is_day(text: str) -> bool:
+    """Is it a day, written YYYY-MM-DD?"""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
 @lru_cache(maxsize=65536)
 def number_of(day: str) -> int:
     """The day's number, counted from the year 1: days between two days are a difference."""

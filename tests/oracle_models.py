@@ -103,8 +103,7 @@ def positions(journey: Journey, weights: Mapping[str, Any]) -> Weights | None:
     named = {name: Fraction(str(weight)) for name, weight in weights.items() if name != "rest"}
     there = {name: place for name in named if (place := places[name]) is not None}
     if not there:
-        # no named position: only "rest" is left, if the model has nothing else
-        return [rest / len(touches)] * len(touches) if not named and rest else None
+        return [rest / len(touches)] * len(touches) if rest else None  # every touch holds no position
     total, present = sum(named.values()), sum(named[name] for name in there)
     found = [Fraction(0)] * len(touches)
     if present:

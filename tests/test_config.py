@@ -69,6 +69,20 @@ def test_the_worker_takes_its_member_id_from_the_environment(tmp_path: Path) -> 
         ("[kafka]\nbootstrap = 9092", "kafka.bootstrap"),
         ("patritions = 8", "patritions: expected a name that is known"),
         ("partitions = 'many'", "partitions: expected int, got str"),
+        ("time_decay_half_life_days = nan", "time_decay_half_life_days"),
+        ("[warmth]\nhalf_life_days = inf", "warmth.half_life_days"),
+        ("lookback.won = -1", "lookback.won"),
+        ("lookback.stages.demo = -1", "lookback.stages.demo"),
+        ('currency = "usd"', "currency"),
+        ('rates = [{date = "2026-1-5", from = "EUR", to = "USD", rate = "1.1"}]', "EUR: expected a day"),
+        (
+            'rates = [{date = "2026-01-05", from = "EUR", to = "usd", rate = "1.1"}]',
+            "EUR: expected an ISO",
+        ),
+        (
+            'rates = [{date = "2026-01-05", from = "EUR", to = "USD", rate = "-1"}]',
+            "EUR: expected a decimal",
+        ),
         ("[models.own.decay]", r"models\[...\].decay.half_life_days: expected a value, got nothing"),
     ],
 )

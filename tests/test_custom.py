@@ -74,6 +74,23 @@ def test_nothing_left_is_unattributed() -> None:
     assert shares(law, [touch(1), touch(2)]) == {"left_out": [0, 0, 10_000], "nowhere": [0, 0, 10_000]}
 
 
+def test_where_no_touch_holds_a_named_position_all_share_the_rest() -> None:
+    law = rules(own={"positions": {"lead": 40, "close": 0, "rest": 60}}, strict={"positions": {"lead": 40}})
+
+    assert shares(law, [touch(2), touch(4)], lead=1 * DAY) == {"own": [10_000, 0, 0], "strict": [0, 0, 10_000]}
+
+    law = rules(own={"positions": {"lead": 40, "rest": 60}})
+
+    assert shares(law, [touch(2), touch(4)], lead=1 * DAY)["own"] == [5000, 5000, 0]
+
+
+def test_a_touch_of_hundreds_of_half_lives_still_takes_what_a_cap_leaves() -> None:
+    law = rules(own={"decay": {"half_life_days": 0.05}, "caps": {"by": "channel", "max": 60}})
+    touches = [touch(0, channel="event"), touch(1, channel="event"), touch(29)]
+
+    assert shares(law, touches)["own"] == [0, 4000, 6000, 0]
+
+
 def test_decay_halves_a_weight_each_half_life() -> None:
     law = rules(own={"decay": {"half_life_days": 1}})
 
@@ -138,6 +155,8 @@ def test_no_group_is_above_its_cap_unless_all_are(groups: list[tuple[int, int | 
         ({"kinds": {"demo": -1}}, "models.own.kinds.demo"),
         ({"stages": {"interest": 1}}, "models.own.stages"),
         ({"decay": {"half_life_days": 0}}, "models.own.decay.half_life_days"),
+        ({"decay": {"half_life_days": 1e-9}}, "models.own.decay.half_life_days"),
+        ({"decay": {"half_life_days": float("inf")}}, "models.own.decay.half_life_days"),
         ({"caps": {"by": "team"}}, "models.own.caps.max"),
         ({"caps": {"by": "team", "max": 101}}, "models.own.caps.max"),
         ({"caps": {"by": "touch", "max": 10, "values": ["t1"]}}, "models.own.caps.values"),
@@ -153,7 +172,7 @@ def test_an_impossible_model_is_refused_by_name(model: dict[str, Any], where: st
     assert refused.value.where.startswith(where)
 
 
-@pytest.mark.parametrize("name", ["linear", "markov", "Own", "own model", "2nd"])
+@pytest.mark.parametrize("name", ["linear", "markov", "period", "channel", "Own", "own model", "2nd"])
 def test_a_model_needs_a_name_of_its_own(name: str) -> None:
     with pytest.raises(BadInput) as refused:
         rules(**{name: {}})

@@ -6,7 +6,7 @@ import pytest
 
 from models.errors import BadInput
 from models.money import Rates, parse_currency, to_minor
-from models.settings import Rate
+from models.rates import Rate
 
 
 @pytest.mark.parametrize(

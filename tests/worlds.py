@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from models.rates import Rate
 from models.rules import Rules
-from models.settings import Identity, Lookback, Pipeline, Rate, Settings, Warmth, parse_settings
+from models.settings import Identity, Lookback, Pipeline, Settings, Warmth, parse_settings
 from models.times import DAY, HOUR, MINUTE, parse_instant, to_text
 from streams.reference import rules_from
 
