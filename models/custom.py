@@ -133,8 +133,12 @@ def _check_caps(where: str, caps: Caps) -> None:
 
 
 def normalised(models: Mapping[str, CustomModel]) -> dict[str, CustomModel]:
-    """The models with what touches are compared with as touches have it: lower case, kinds and channels as ids."""
-    return {name: _normalised(model) for name, model in models.items()}
+    """The models with what touches are compared with as touches have it: lower case, kinds and channels as ids.
+
+    They come by name, whatever their order in the file: cells keep their numbers in this order, and rules
+    that were stored and read again must mean the same cells.
+    """
+    return {name: _normalised(models[name]) for name in sorted(models)}
 
 
 def _normalised(model: CustomModel) -> CustomModel:

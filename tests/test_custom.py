@@ -14,10 +14,11 @@ from models.custom import CustomModel, _group_shares
 from models.deals import Conversion
 from models.errors import BadInput
 from models.rules import Rules
-from models.settings import parse_settings
+from models.settings import Settings, parse_settings, rules_fingerprint
 from models.times import DAY
 from models.touches import Touch
 from streams.reference import rules_from
+from streams.versions import under
 
 
 def rules(**models: Any) -> Rules:
@@ -170,6 +171,15 @@ def test_an_impossible_model_is_refused_by_name(model: dict[str, Any], where: st
         rules(own=model)
 
     assert refused.value.where.startswith(where)
+
+
+def test_stored_rules_have_their_models_in_the_places_where_cells_keep_them() -> None:
+    settings = parse_settings({"models": {"zeal": {}, "awe": {"kinds": {"demo": 2}}, "mild": {}}})
+
+    again = under(Settings(), rules_fingerprint(settings))
+
+    assert rules_from(again).models == rules_from(settings).models
+    assert rules_from(again).custom == rules_from(settings).custom
 
 
 @pytest.mark.parametrize("name", ["linear", "markov", "period", "channel", "Own", "own model", "2nd"])

@@ -20,6 +20,8 @@ source = ["partner-*"]
 won = 20
 [models.partners_first]
 channels = { partner = 3 }
+[models.directs_first]
+channels = { direct = 3 }
 """
 
 
