@@ -24,6 +24,7 @@ from models.pipeline import (
     EXITS,
     EXPECTED,
     LEAD,
+    NONE,
     OPEN,
     OPPORTUNITY,
     OUTCOMES,
@@ -297,7 +298,7 @@ class Forecast:
     def fixed(self) -> list[str]:
         """The pipelines with too few closed deals for a counter of their own."""
         closed = {pipeline: sum(numbers) for (pipeline,), numbers in happened(self.tables, OUTCOMES).items()}
-        pipelines = {pipeline for pipeline, *_ in happened(self.tables, OPEN)}
+        pipelines = {pipeline for table in (OPEN, EXITS, OUTCOMES) for pipeline, *_ in happened(self.tables, table)}
         return sorted(each for each in pipelines if closed.get(each, 0) < ENOUGH)
 
     @cached_property
@@ -375,17 +376,30 @@ class Forecast:
 
     @cached_property
     def kinds_of_leads(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """Deals won and lost by attribute and value."""
+        """Deals won and lost by attribute and value; (none): no value, or no account."""
         found = happened(self.tables, QUALITY)
-        return {(attribute, value): (won, lost) for (attribute, value), (won, lost) in sorted(found.items())}
+        kinds = {(attribute, value): (won, lost) for (attribute, value), (won, lost) in found.items()}
+        for attribute in {attribute for attribute, _ in kinds}:
+            won, lost = self._closed
+            for kind, outcome in kinds.items():
+                if kind[0] == attribute:
+                    won, lost = won - outcome[0], lost - outcome[1]
+            if won or lost:
+                kinds[attribute, NONE] = won, lost
+        return dict(sorted(kinds.items()))
 
     @cached_property
     def win_rate(self) -> Decimal:
         """Of all closed deals those won; 0 without any."""
-        outcomes = happened(self.tables, OUTCOMES).values()
-        won, lost = sum(won for won, _ in outcomes), sum(lost for _, lost in outcomes)
+        won, lost = self._closed
         with localcontext(EXACT):
             return Decimal(won) / (won + lost) if won + lost else _ZERO
+
+    @cached_property
+    def _closed(self) -> tuple[int, int]:
+        """All deals won and lost."""
+        outcomes = happened(self.tables, OUTCOMES).values()
+        return sum(won for won, _ in outcomes), sum(lost for _, lost in outcomes)
 
 
 def quality_factor(won: int, lost: int, rate: Decimal) -> Decimal:

@@ -238,6 +238,8 @@ def check(settings: Settings) -> Settings:
     for name in settings.filters:
         if not name or name != name.strip().lower():
             raise BadInput("filters", "names of attributes in lower case", name)
+    if settings.lead_quality != settings.lead_quality.strip().lower():
+        raise BadInput("lead_quality", "none, first_channel or an attribute in lower case", settings.lead_quality)
     check_rates(settings.currency, settings.rates)
     check_half_life("time_decay_half_life_days", settings.time_decay_half_life_days)
     _check_lookback(settings.lookback)

@@ -66,6 +66,7 @@ def test_the_worker_takes_its_member_id_from_the_environment(tmp_path: Path) -> 
     [
         ("currency = ", "touchline.toml"),
         ("partitions = 0", "partitions"),
+        ("lead_quality = 'Industry'", "lead_quality: expected none, first_channel or an attribute in lower case"),
         ("[kafka]\nbootstrap = 9092", "kafka.bootstrap"),
         ("patritions = 8", "patritions: expected a name that is known"),
         ("partitions = 'many'", "partitions: expected int, got str"),
