@@ -353,7 +353,7 @@ def _recorded(items: Sequence[Item], names: Collection[str]) -> dict[str, int]:
 
 def burden(entities: Iterable[AnyEntity]) -> int:
     """How many credits a step on these entities may have to compute, at the most."""
-    return sum(entity.burden for entity in entities if isinstance(entity, Account))
+    return sum(entity.dossier.burden for entity in entities if isinstance(entity, Account))
 
 
 def _flush(entity: AnyEntity, totals: Totals) -> Outcome:

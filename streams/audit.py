@@ -17,6 +17,7 @@ import msgspec
 
 from models.accounts import Account
 from models.attribution import PARTICIPATION
+from models.booked import deal_credits
 from models.conversions import (
     Cell,
     Cells,
@@ -224,7 +225,7 @@ def live_credits(accounts: Mapping[str, Parts], rules: Rules) -> Credits:
     for name, parts in accounts.items():
         account = Account(name.partition(":")[2], parts, rules)
         if not account.parent:
-            credits.update((id_in(part), _credits_of(account, part, rules)) for part in account.deals)
+            credits.update((id_in(part), _credits_of(account, part, rules)) for part in account.dossier.deals)
     return credits
 
 
@@ -237,8 +238,8 @@ def live_companies(accounts: Mapping[str, Parts], rules: Rules) -> dict[str, Com
 
 def _credits_of(account: Account, part: str, rules: Rules) -> dict[str, list[Credit]]:
     return {
-        f"{each.kind}:{each.id}": account.deal_credits(part, each).credits
-        for each in conversions_of(account.deals[part], rules)
+        f"{each.kind}:{each.id}": deal_credits(account.dossier, part, each).credits
+        for each in conversions_of(account.dossier.deals[part], rules)
         if each.amount is not None
     }
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from models.accounts import Account, Booked
+from models.accounts import Account
+from models.booked import Booked, deal_credits, lead_credits
 from models.conversions import numbers_of
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount
 from models.errors import NotFound
@@ -64,7 +65,7 @@ async def person(redis: Any, settings: Settings, id: str) -> Document:
     name = person_id(id, settings) or id
     asked = cast(Person, await entity_at_rest(redis, rules, f"person:{name}"))
     above = await account_above(redis, rules, asked.parent) if asked.parent else None
-    lead = next((each for each in above.leads.values() if name in each.ids), None) if above else None
+    lead = next((each for each in above.dossier.leads.values() if name in each.ids), None) if above else None
     if above is None or lead is None:
         raise NotFound(f"no person {id} is known")
     parts = await parts_at_rest(redis, settings, [f"person:{each}" for each in lead.ids])
@@ -93,7 +94,7 @@ def account_document(found: Account, rules: Rules) -> Document:
     """
     touches = with_persons(found)
     earned = _earned(found, rules)
-    people = sorted(found.leads.values(), key=lambda lead: (lead.at, lead.person))
+    people = sorted(found.dossier.leads.values(), key=lambda lead: (lead.at, lead.person))
     profile = found.profile
     return {
         "account": found.name,
@@ -109,8 +110,8 @@ def account_document(found: Account, rules: Rules) -> Document:
         "last_touch": touch_row(*touches[-1]) if touches else None,
         "touches": {"total": len(touches), **_counted(owned.touch for owned in touches)},
         "contacts": _contacts(touches),
-        "usage": {event: sum(days.values()) for event, days in sorted(found.uses.items())},
-        "deals": [deal_row(each, found.name, rules) for each in sorted(found.deals.values(), key=_by_creation)],
+        "usage": {event: sum(days.values()) for event, days in sorted(found.dossier.uses.items())},
+        "deals": [deal_row(each, found.name, rules) for each in sorted(found.dossier.deals.values(), key=_by_creation)],
         "success": _success(found, rules),
     }
 
@@ -173,7 +174,7 @@ class _Won(NamedTuple):
 
 def _success(found: Account, rules: Rules) -> Document:
     won = list(_wins(found, rules))
-    still_open = [deal for deal in found.deals.values() if is_open(deal, rules)]
+    still_open = [deal for deal in found.dossier.deals.values() if is_open(deal, rules)]
     teams = sorted({team for each in won for team in each.teams})
     return {
         "currency": rules.settings.currency,
@@ -185,12 +186,12 @@ def _success(found: Account, rules: Rules) -> Document:
 
 
 def _wins(found: Account, rules: Rules) -> Iterator[_Won]:
-    for part, deal in found.deals.items():
+    for part, deal in found.dossier.deals.items():
         conversions = conversions_of(deal, rules)
         won = next((each for each in conversions if each.kind == "won"), None)
         if won is not None:
             amount = sum(each.amount or 0 for each in conversions if each.kind in ("won", "refund"))
-            touches = found.deal_credits(part, won).touches
+            touches = deal_credits(found.dossier, part, won).touches
             yield _Won(amount, tuple(dict.fromkeys(touch.team for touch in touches)))
 
 
@@ -231,11 +232,11 @@ def _earned(found: Account, rules: Rules) -> dict[str | None, Earned]:
 
 
 def _all_booked(found: Account, rules: Rules) -> Iterator[Booked]:
-    yield from (found.lead_credits(path) for path in found.leads)
-    for part, deal in found.deals.items():
+    yield from (lead_credits(found.dossier, path) for path in found.dossier.leads)
+    for part, deal in found.dossier.deals.items():
         for conversion in conversions_of(deal, rules):
             if _is_booked(conversion):
-                yield found.deal_credits(part, conversion)
+                yield deal_credits(found.dossier, part, conversion)
 
 
 def _is_booked(conversion: Conversion) -> bool:

@@ -323,7 +323,7 @@ def compacted(name: str, parts: Parts, rules: Rules) -> bytes:
     account = Account(name, parts, rules)
     tables: dict[str, dict[str, bytes]] = {}
     if not account.parent:
-        own = account.own_totals().without_zeros()
+        own = account.ledger.own_totals().without_zeros()
         for cell, numbers in own.cells.items():
             fields = tables.setdefault(f"credits:{cell.conversion}:{cell.dimension}", {})
             fields[cell_field(cell)] = pack_vector(numbers)

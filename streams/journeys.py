@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
-from models.accounts import Account, Booked
+from models.accounts import Account
 from models.attribution import MARKOV
+from models.booked import Booked, deal_credits
 from models.columns import unpack_hits
 from models.conversions import Credit, funnel_stage, milestones_of
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
@@ -40,10 +41,10 @@ async def deal(redis: Any, settings: Settings, id: str) -> Document:
     if not record.parts:
         raise NotFound(f"no deal {id} is known")
     account = await account_above(redis, rules, record.parent)
-    part = next((name for name in account.deals if id_in(name) == id), None) if account else None
+    part = next((name for name in account.dossier.deals if id_in(name) == id), None) if account else None
     if account is None or part is None:  # its facts are on their way to the account
         return {"deal": deal_row(record.deal, None, rules), "models": list(rules.models), "conversions": []}
-    standing = account.deals[part]
+    standing = account.dossier.deals[part]
     made = conversions_of(standing, rules)
     effects = {kind: await removal_effects(redis, settings, kind) for kind in {each.kind for each in made}}
     opened = [_conversion(account, part, each, effects[each.kind], rules) for each in made]
@@ -59,8 +60,8 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
     rules = rules_from(settings)
     asked = await known_account(redis, rules, account)
     found = await account_above(redis, rules, f"account:{asked.name}") or asked
-    seen = await _visits(redis, settings, found.journey.touches)
-    people = sorted(found.leads.values(), key=lambda lead: (lead.at, lead.person))
+    seen = await _visits(redis, settings, found.dossier.journey.touches)
+    people = sorted(found.dossier.leads.values(), key=lambda lead: (lead.at, lead.person))
     return {
         "account": found.name,
         "merged_from": asked.name if asked.name != found.name else None,
@@ -69,7 +70,7 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
             {**touch_row(*owned), **seen.get((owned.touch.visitor, owned.touch.id), {})}
             for owned in with_persons(found)
         ],
-        "deals": [deal_row(each, found.name, rules) for each in sorted(found.deals.values(), key=_by_creation)],
+        "deals": [deal_row(each, found.name, rules) for each in sorted(found.dossier.deals.values(), key=_by_creation)],
     }
 
 
@@ -106,7 +107,7 @@ async def account_above(redis: Any, rules: Rules, name: str) -> Account | None:
 def _conversion(
     account: Account, part: str, conversion: Conversion, effects: Mapping[str, int], rules: Rules
 ) -> Document:
-    booked = account.deal_credits(part, conversion)
+    booked = deal_credits(account.dossier, part, conversion)
     row: Document = {"kind": conversion.kind}
     if conversion.kind == "refund":
         row["refund"] = conversion.id.rpartition("/")[2]
@@ -121,7 +122,7 @@ def _conversion(
     none = [0] * rules.width
     earned = {id(credit.touch): credit.shares(rules) for credit in booked.credits if credit.touch is not None}
     persons = {id(owned.touch): owned.person for owned in with_persons(account)}
-    roles = account.roles(booked.touches, account.deals[part])
+    roles = account.dossier.roles(booked.touches, account.dossier.deals[part])
     row["touches"] = [
         {
             **touch_row(touch, persons.get(id(touch)), role),
@@ -144,10 +145,10 @@ def _unattributed(credits: Iterable[Credit], rules: Rules) -> Iterator[list[int]
 
 def _with_stages(account: Account, part: str, booked: Booked, rules: Rules) -> Iterator[tuple[Touch, str]]:
     """The touches that took part, with their funnel stages: those without credit have one too."""
-    deal, kind = account.deals[part], booked.conversion.kind
+    deal, kind = account.dossier.deals[part], booked.conversion.kind
     won = won_at(deal, rules)
     at = won if kind == "refund" and won is not None else booked.conversion.at
-    milestones = milestones_of(kind, at, account.first_lead, deal.created_at, won)
+    milestones = milestones_of(kind, at, account.dossier.first_lead, deal.created_at, won)
     return ((touch, funnel_stage(touch.at, milestones)) for touch in booked.touches)
 
 
@@ -171,8 +172,8 @@ class Owned(NamedTuple):
 def with_persons(account: Account) -> list[Owned]:
     """The account's touches, oldest first, each with whose it is."""
     owned = []
-    for path, touches in account.journey.by_path.items():
-        lead = account.lead_of(path)
+    for path, touches in account.dossier.journey.by_path.items():
+        lead = account.dossier.lead_of(path)
         person, role = (lead.person, lead.role) if lead else (None, None)
         owned += [Owned(touch, person, role) for touch in touches]
     return sorted(owned, key=lambda each: each.touch.order)

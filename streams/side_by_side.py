@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
 from models.accounts import Account
+from models.booked import all_credits
 from models.catalogue import every_model, kept_models
 from models.conversions import Credit
 from models.errors import BadInput
@@ -140,8 +141,8 @@ def _state_of(side: Side, models: Sequence[str]) -> tuple[dict[Any, bytes], dict
     for name, parts in side.accounts.items():
         account = Account(name.partition(":")[2], parts, rules)
         if not account.parent:
-            touches.update(((*touch.order[1:],), pack(touch)) for touch in account.journey.touches)
-            conversions.update(account.all_credits())
+            touches.update(((*touch.order[1:],), pack(touch)) for touch in account.dossier.journey.touches)
+            conversions.update(all_credits(account.dossier))
     return touches, {key: [_plain(credit, places, rules) for credit in credits] for key, credits in conversions.items()}
 
 

@@ -167,14 +167,14 @@ async def warmth_of(redis: Any, settings: Settings, id: str, *, now: int | None 
 
 def history_document(account: Account, now: int, usuals: Usuals) -> Document:
     """The warmth of an account and how it came about."""
-    history = account.history
-    scene = account.scene(history)
+    history = account.engagement.history
+    scene = account.engagement.scene(history)
     state, following = present(history, now), next(ahead(history, now), None)
     return {
         "account": account.name,
         "quiet": account.profile.quiet,
         "state": state.state if state else "cold",
-        "score": round(account.score_at(now), 6),
+        "score": round(account.engagement.score_at(now), 6),
         "since": state and to_text(state.at),
         "next": following and {"at": to_text(following.at), "state": following.state},
         "history": [msgspec.to_builtins(finished(drafted(scene, each), usuals)) for each in history if each.at <= now],

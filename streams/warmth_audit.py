@@ -25,7 +25,7 @@ class Unlike(NamedTuple):
 def live_histories(accounts: Mapping[str, Parts], rules: Rules) -> dict[str, History]:
     """When each account that counts for itself warmed and cooled, as its stored state says; only those that did."""
     built = (Account(name.partition(":")[2], parts, rules) for name, parts in accounts.items())
-    return {each.name: each.history for each in built if not each.parent and each.history}
+    return {each.name: each.engagement.history for each in built if not each.parent and each.engagement.history}
 
 
 def warmth_differences(

@@ -159,7 +159,7 @@ def _booked(settings: Settings, end: int, numbers: Iterable[int]) -> Totals:
 
 
 def _own_totals(number: int, end: int, rules: Rules) -> Totals:
-    own = Account(f"account{number}.com", parts_of_account(number, end), rules).own_totals()
+    own = Account(f"account{number}.com", parts_of_account(number, end), rules).ledger.own_totals()
     return Totals({cell: numbers for cell, numbers in own.cells.items() if cell[:2] in CELLS}, own.counts)
 
 

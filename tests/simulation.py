@@ -898,7 +898,7 @@ class Simulation:
             if not account.parent:  # else it books nothing and has handed everything on
                 books.add(account.totals())
                 books.companies[name] = account.profile, account.company.children
-                books.warmth[name] = account.history
+                books.warmth[name] = account.engagement.history
         return books
 
     def letters(self) -> list[dict[str, Any]]:

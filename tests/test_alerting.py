@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import accounts, gauge
+from models import gauge, received
 from models.accounts import Account
 from models.alerting import finished
 from models.alerts import Alert, encode
@@ -155,7 +155,7 @@ def test_an_account_told_to_be_warm_that_never_was_is_told_nothing() -> None:
     assert names(lane.hears(mistake)) == ["warming"]
 
     assert lane.hears(mistake, gone=True, at=T0 + HOUR) == []
-    assert lane.account.history == ()
+    assert lane.account.engagement.history == ()
     assert names(lane.hears(touch(1, "demo"))) == ["warming"]
 
 
@@ -354,7 +354,7 @@ def test_the_history_is_that_of_the_journey_in_whatever_order_touches_come_and_g
 
         weights = RULES.scale
         whole = sorted(Touched(one.at, who, weights.weight(one.kind)) for (who, _), one in there.items())
-        assert lane.account.history == history_of(whole, weights)
+        assert lane.account.engagement.history == history_of(whole, weights)
 
 
 def test_a_long_journey_is_followed_from_its_last_checkpoint() -> None:
@@ -382,13 +382,13 @@ class Watched(Touch, frozen=True, array_like=True):
 def looked_at_by_new_touches(journey: int) -> int:
     """How many touches are looked at for ten that come after a journey of so many, once the account has been cold."""
     lane = Lane()
-    with mock.patch.object(accounts, "_touch", msgspec.msgpack.Decoder(Watched).decode):
+    with mock.patch.object(received, "_touch", msgspec.msgpack.Decoder(Watched).decode):
         lane.hears(*(touch(number * 40 / journey, "call") for number in range(journey)))
         lane.looks(T0 + 300 * DAY)
         Watched.looked_at.clear()
         for number in range(10):
             lane.hears(touch(50 + number / 100, "call"))
-    assert lane.account.history[-1].at > T0 + 50 * DAY
+    assert lane.account.engagement.history[-1].at > T0 + 50 * DAY
     return len(Watched.looked_at)
 
 

@@ -113,7 +113,7 @@ def test_what_people_earned_adds_up_to_what_the_account_won() -> None:
 def test_a_person_is_told_with_every_id_merged_into_them() -> None:
     facts = [*COMMITTEE, alias(DAY.format(9), "u-7", "bob@acme.com"), call(DAY.format(10), "u-7", touch="third")]
     account = account_of(at_rest(facts), "C1")
-    lead = next(each for each in account.leads.values() if "u-7" in each.ids)
+    lead = next(each for each in account.dossier.leads.values() if "u-7" in each.ids)
 
     document = person_document(account, lead, LAW)
 

@@ -124,7 +124,7 @@ def own_totals(after: Simulation, where: Where) -> Totals:
     for name, parts in after.entities("accounts", "account"):
         account = Account(name, parts, after.rules)
         if not account.parent and matches(where, account.company.labels):
-            totals.add(account.own_totals())
+            totals.add(account.ledger.own_totals())
     return totals.without_zeros()
 
 

@@ -111,9 +111,9 @@ class Lanes:
         """Whose touches each of them has."""
         found = {}
         for each in self.accounts():
-            paths = each.journey.by_path.items()
+            paths = each.dossier.journey.by_path.items()
             found[each.name] = sorted(
-                (each.person_of(path), pack(touch)) for path, of_path in paths for touch in of_path
+                (each.dossier.person_of(path), pack(touch)) for path, of_path in paths for touch in of_path
             )
         return {name: journey for name, journey in found.items() if journey}
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from models.accounts import Account
 from models.counts import table_of
 from models.decoding import decode
 from models.errors import BadInput
@@ -44,8 +43,7 @@ def uses_of(facts: list[RawFact]) -> dict[str, dict[str, dict[str, int]]]:
     """What each account's people used, as the lanes keep it."""
     lanes = Lanes(rules(), random.Random(1))
     lanes.take(list(facts))
-    entities = (lanes.build(name, dict(parts)) for name, parts in lanes.parts.items())
-    return {each.name: each.uses for each in entities if isinstance(each, Account) and each.uses and not each.parent}
+    return {each.name: each.dossier.uses for each in lanes.accounts() if each.dossier.uses}
 
 
 def touches(books: Books) -> dict[str, list[tuple[str, str]]]:
