@@ -5,13 +5,16 @@ the topic before it publishes what the outbox still holds.
 """
 
 import time
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from models.alerting import Draft, finished
+from models.alerts import encode
 from models.pipeline import LEFT
 from models.settings import Settings
+from models.times import parse_instant
 from models.usual import Usuals, usuals_of
 from streams.config import kafka_options
 from streams.topics import ALERTS, full_name
@@ -22,8 +25,8 @@ LOOKED_BACK = 200
 """How many alerts of others, such as tests, may lie behind ours."""
 
 
-class UsualStays:
-    """How long deals usually stay in a stage, read anew after a while."""
+class Announcer:
+    """Finishes alerts with how long deals usually stay in a stage, which is read anew after a while."""
 
     def __init__(self, redis: Any, settings: Settings) -> None:
         self._redis = redis
@@ -31,8 +34,16 @@ class UsualStays:
         self._read_at = float("-inf")
         self._usuals: Usuals = {}
 
-    async def read(self) -> Usuals:
-        """The usual stays of a moment ago."""
+    async def announced(self, drafts: Sequence[Draft], since: int) -> list[bytes]:
+        """The alerts of a commit; what happened up to `since` (µs) was told before it, and previews tell nobody."""
+        untold = [each for each in drafts if parse_instant(each.alert.at, "alert.at") > since]
+        if self._settings.lanes.preview or not untold:
+            return []
+        usuals = await self._usual_stays() if any(each.pipelines for each in untold) else {}
+        return [encode(finished(each, usuals)) for each in untold]
+
+    async def _usual_stays(self) -> Usuals:
+        """Those of a moment ago."""
         now = time.perf_counter()
         if now - self._read_at > USUAL_SECONDS:
             self._usuals = usuals_of(await read_counts(self._redis, self._settings, [LEFT]))

@@ -28,8 +28,8 @@ from models.times import SECOND, to_text
 from streams import children, config, versions
 from streams.backlog import Backlog
 from streams.config import redis_client
-from streams.lane import AWAY, LaneService
-from streams.reaching import until_it_works, until_reached
+from streams.lane import LaneService
+from streams.reaching import AWAY, until_it_works, until_reached
 from streams.reference import rules_from
 from streams.standing import WORKER_PREFIX
 from streams.topics import create_topics
@@ -94,7 +94,7 @@ class Lanes(Service):
     @Service.task
     async def _fail_with_a_lane(self) -> None:
         """End the worker when a lane failed; it begins again from the last commit."""
-        failed = [asyncio.ensure_future(asyncio.shield(lane.failed)) for lane in self.lanes.values()]
+        failed = [asyncio.ensure_future(asyncio.shield(lane.ownership.failed)) for lane in self.lanes.values()]
         stopping = asyncio.ensure_future(self._stopped.wait())
         waiting: list[asyncio.Future[Any]] = [*failed, stopping]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -118,7 +118,7 @@ class Lanes(Service):
             except AWAY:
                 continue
             for lane in self.lanes.values():
-                lane.paused = token.decode() if token else ""
+                lane.fetcher.paused = token.decode() if token else ""
             is_other = not lanes.preview and (live or b"").decode() != lanes.version
             if is_other or rules not in (None, self._rules):
                 log.critical("the tables have other rules now: this worker ends")
@@ -167,7 +167,9 @@ class Lanes(Service):
                 await self._commit_offsets()
             except AWAY as error:
                 log.debug("no heartbeat: %s", error)
-            await self.sleep(HEARTBEAT_SECONDS if any(lane.partitions for lane in self.lanes.values()) else 0.2)
+            await self.sleep(
+                HEARTBEAT_SECONDS if any(lane.ownership.partitions for lane in self.lanes.values()) else 0.2
+            )
 
     def _beat_key(self) -> str:
         lanes = self.settings.lanes
@@ -188,7 +190,7 @@ class Lanes(Service):
             rate = (handled - had) / (now - then) if now > then else 0.0
             lanes[name] = {
                 **{field: getattr(counters, field) for field in counters.__struct_fields__},
-                "partitions": lane.partitions,
+                "partitions": lane.ownership.partitions,
                 "rate": round(rate, 1),
             }
         at = to_text(time.time_ns() // 1000 // SECOND * SECOND)

@@ -36,8 +36,7 @@ from models.settings import Settings
 from models.times import SECOND, to_text
 from streams.dead_letters import undelivered
 from streams.delivery_tables import NOTHING_DUE, Claim, DeliveryTables, Record
-from streams.lane import AWAY
-from streams.reaching import until_it_works
+from streams.reaching import AWAY, until_it_works
 from streams.receivers import Receivers
 from streams.topics import DEAD_LETTERS, DELIVERIES
 

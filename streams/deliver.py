@@ -29,8 +29,7 @@ from streams import config
 from streams.couriers import Couriers, now
 from streams.dead_letters import dead_letter
 from streams.delivery_tables import DeliveryTables, Record
-from streams.lane import AWAY
-from streams.reaching import until_it_works, until_reached
+from streams.reaching import AWAY, until_it_works, until_reached
 from streams.topics import ALERTS, DEAD_LETTERS, DELIVERIES, MAX_LETTER_BYTES, create_topics, full_name
 
 AGENT_FAILED = 70

@@ -34,6 +34,8 @@ from streams.redis_clients import REDIS_AWAY
 
 T = TypeVar("T")
 
+AWAY = (*REDIS_AWAY, KafkaError)
+"""What a server that is away raises: waited for, never fatal."""
 PROBE_SECONDS = 4.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 _WRONG_NAME = (62, 64)
@@ -69,7 +71,7 @@ async def until_it_works(step: Callable[[], Awaitable[T]], is_ending: Callable[[
     while not is_ending():
         try:
             return await step()
-        except (Unavailable, KafkaError, *REDIS_AWAY) as error:
+        except (Unavailable, *AWAY) as error:
             log.warning("waiting for the servers: %s", error)
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

@@ -16,8 +16,7 @@ from models.errors import Unavailable
 from models.settings import Settings
 from streams import standing
 from streams.answers import translated
-from streams.lane import AWAY
-from streams.reaching import check
+from streams.reaching import AWAY, check
 from streams.standing import Ends, ReadEnds, Standing
 from streams.topics import INTERNAL, OUTSIDE
 from streams.versions import in_force

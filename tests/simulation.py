@@ -51,8 +51,14 @@ from models.totals import Totals
 from models.visitors import Site, Visitor
 from streams import announcing as announcing_module
 from streams import backlog as backlog_module
+from streams import envelopes as envelopes_module
+from streams import fetching as fetching_module
 from streams import lane as lane_module
+from streams import ownership as ownership_module
+from streams import publishing as publishing_module
+from streams import stepping as stepping_module
 from streams import tables as tables_module
+from streams import waking as waking_module
 from streams.keys import cell_of
 from streams.lane import LaneService
 from streams.redis_clients import Arguments
@@ -660,15 +666,15 @@ class Worker:
         for lane in LANES.values():
             client, clock = Client(self._simulation), self._simulation.clock
             service = LaneService(lane, self._simulation.rules, client, clock=clock)
-            self._remember_little(service)
+            self._remember_little(service, client)
             self.services.append(service)
             await service.start()
 
-    def _remember_little(self, service: LaneService) -> None:
+    def _remember_little(self, service: LaneService, client: "Client") -> None:
         """Tables whose memory is so small that it forgets within a batch, or is large."""
         simulation = self._simulation
         for partition in range(simulation.partitions):
-            service._tables[partition] = Tables(service._redis, service.lane.name, partition, simulation.remembered)
+            service.ownership.tables[partition] = Tables(client, service.lane.name, partition, simulation.remembered)
 
 
 class Simulation:
@@ -746,8 +752,8 @@ class Simulation:
             raise self.loop.failures[0]
         for worker in self.workers if self.steps % 16 == 0 else ():
             for service in worker.services:
-                if service.failed.done() and worker.process.is_alive:
-                    service.failed.result()
+                if service.ownership.failed.done() and worker.process.is_alive:
+                    service.ownership.failed.result()
 
     def _arrive(self) -> None:
         some = self.rng.choice((1, 3, 10, 100))
@@ -777,8 +783,8 @@ class Simulation:
         for _ in range(int(self.rng.random() * 50)):
             await _Yield()
         for service in worker.services:
-            if worker.process.is_alive and service.consumer._listener is not None:
-                self.join(service.consumer)
+            if worker.process.is_alive and service.fetcher.consumer._listener is not None:
+                self.join(service.fetcher.consumer)
 
     def _move(self) -> None:
         for group in list(self._groups):
@@ -797,7 +803,7 @@ class Simulation:
     def _say_paused(self, token: str) -> None:
         for worker in self.workers:
             for service in worker.services:
-                service.paused = token
+                service.fetcher.paused = token
 
     def _recover(self) -> None:
         """Everybody who lives works on."""
@@ -990,24 +996,26 @@ def placed(plan: Plan, partitions: int, rng: random.Random) -> list[tuple[str, i
     return facts
 
 
+_TIMED = (announcing_module, backlog_module, fetching_module, lane_module, stepping_module, waking_module)
+"""The modules that see a clock."""
+
+
 @contextlib.contextmanager
 def _simulated(simulation: Simulation) -> Iterator[None]:
     """The product's modules with simulated clients, and sometimes with limits that small worlds reach."""
     small = not simulation._calm and simulation.rng.random() < 0.5
     with contextlib.ExitStack() as patches:
         for module, name, value in (
-            (lane_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation, options["group_id"])),
+            (fetching_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation, options["group_id"])),
             (announcing_module, "AIOKafkaConsumer", lambda **options: Consumer(simulation)),
-            (announcing_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
-            (lane_module, "AIOKafkaProducer", lambda **options: Producer(simulation)),
-            (lane_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
-            (backlog_module, "time", SimpleNamespace(perf_counter=simulation.loop.time)),
+            (publishing_module, "AIOKafkaProducer", lambda **options: Producer(simulation)),
+            *((module, "time", SimpleNamespace(perf_counter=simulation.loop.time)) for module in _TIMED),
             (backlog_module, "BACKLOG_RECORDS", 3 if small else backlog_module.BACKLOG_RECORDS),
             (backlog_module, "BACKLOG_ENVELOPES", 2 if small else backlog_module.BACKLOG_ENVELOPES),
-            (lane_module, "BACKLOG_RECORDS", 3 if small else backlog_module.BACKLOG_RECORDS),
-            (lane_module, "DRAIN_SECONDS", 0.01 if small else lane_module.DRAIN_SECONDS),
-            (lane_module, "HEAVY_BURDEN", -1 if small else lane_module.HEAVY_BURDEN),
-            (lane_module, "ENVELOPE_BYTES", 200 if small else lane_module.ENVELOPE_BYTES),
+            (fetching_module, "BACKLOG_RECORDS", 3 if small else backlog_module.BACKLOG_RECORDS),
+            (ownership_module, "DRAIN_SECONDS", 0.01 if small else ownership_module.DRAIN_SECONDS),
+            (stepping_module, "HEAVY_BURDEN", -1 if small else stepping_module.HEAVY_BURDEN),
+            (envelopes_module, "ENVELOPE_BYTES", 200 if small else envelopes_module.ENVELOPE_BYTES),
             (tables_module, "SPREAD_BYTES", 100 if small else tables_module.SPREAD_BYTES),
             (tables_module, "_READ_AT_ONCE", 2 if small else tables_module._READ_AT_ONCE),
             (tables_module, "_MOST_ARGUMENTS", 4 if small else tables_module._MOST_ARGUMENTS),

@@ -16,10 +16,13 @@ from unittest import mock
 
 import pytest
 
-from models import lanes
+from models.reports import unpack_messages
 from models.times import DAY, to_text
+from streams import reading
 from streams.caches import Cache
-from streams.lane import LaneService
+from streams.envelopes import unpack_envelope
+from streams.ownership import Ownership
+from streams.publishing import Publisher
 from streams.tables import Tables
 from tests.simulation import Plan, Simulation, books_of, difference, rules_for, simulate, smallest, told
 from tests.worlds import BEGIN, RECORDED, VARIANTS, RawFact, world
@@ -208,37 +211,32 @@ def _deal(contact: str) -> RawFact:
 # --- the simulation finds what is broken -----------------------------------------------------------
 
 
-def _open_whatever_comes(service: LaneService, run: int, seen: dict[str, int], value: bytes) -> Iterator[Any]:
-    from models.reports import unpack_messages
-    from streams.lane import _unpack_envelope
-
-    envelope = _unpack_envelope(value)
-    for message in unpack_messages(envelope.messages):
-        yield lanes.opened(message, service.rules)
+def _open_whatever_comes(value: bytes, run: int, seen: dict[str, int]) -> list[Any]:
+    return unpack_messages(unpack_envelope(value).messages)
 
 
-async def _publish_backwards(service: LaneService, entries: list[bytes]) -> int:
-    return await _publish(service, entries[::-1])
+async def _publish_backwards(publisher: Publisher, entries: list[bytes]) -> int:
+    return await _publish(publisher, entries[::-1])
 
 
-async def _release_but_keep_the_tables(service: LaneService, partitions: Sequence[int]) -> None:
-    kept = dict(service._tables)
-    await _release(service, partitions)
-    service._tables.update(kept)
+async def _release_but_keep_the_tables(ownership: Ownership, partitions: Sequence[int]) -> None:
+    kept = dict(ownership.tables)
+    await _release(ownership, partitions)
+    ownership.tables.update(kept)
 
 
-def _keep_strays(service: LaneService, partition: int, read: list[Any]) -> tuple[list[Any], list[Any]]:
-    return read, []
+def _keep_strays(items: list[Any], partition: int, partitions: int) -> tuple[list[Any], list[Any]]:
+    return items, []
 
 
-_publish, _release = LaneService._publish, LaneService.release
+_publish, _release = Publisher.publish, Ownership.release
 _MUTATIONS: dict[str, tuple[Any, str, Any]] = {
-    "messages are taken however often they come": (LaneService, "_open", _open_whatever_comes),
-    "messages are published in the wrong order": (LaneService, "_publish", _publish_backwards),
+    "messages are taken however often they come": (reading, "opened", _open_whatever_comes),
+    "messages are published in the wrong order": (Publisher, "publish", _publish_backwards),
     "what is to be published is not committed": (Tables, "put_outbox", lambda tables, entries: None),
-    "a cancelled batch stays in memory": (LaneService, "release", _release_but_keep_the_tables),
+    "a cancelled batch stays in memory": (Ownership, "release", _release_but_keep_the_tables),
     "another owner's commits are not read": (Cache, "clear", lambda cache: None),
-    "facts are kept where they are read": (LaneService, "_split", _keep_strays),
+    "facts are kept where they are read": (reading, "_split", _keep_strays),
 }
 
 
