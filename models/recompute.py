@@ -10,8 +10,9 @@ and nothing of how state is kept, moved and restated.
 from collections.abc import Iterable
 
 from models.batch.accounts import accounts_of, companies_of
-from models.batch.booking import book_deals, book_leads, book_uses, book_visitors, shared_ids
+from models.batch.booking import book_leads, book_uses, book_visitors, shared_ids
 from models.batch.books import Books, Filing
+from models.batch.deals import book_deals, deals_of
 from models.batch.journeys import journeys_of, warmth_of
 from models.batch.people import People
 from models.batch.standing import Facts, RawFact, leave_out_bots
@@ -45,9 +46,9 @@ def recompute(
     books.journeys = journeys_of(touches_of(kept, people, rules), people, accounts)
     books.warmth = warmth_of(books.journeys, rules)
     filing = Filing(books, rules, where)
-    book_leads(books, filing, accounts, rules)
-    book_deals(books, filing, kept, people, accounts, rules)
-    book_uses(filing, kept, people, accounts, rules)
+    book_leads(filing, accounts)
+    book_deals(filing, deals_of(kept, people, accounts, rules), accounts)
+    book_uses(filing, kept, people, accounts)
     filing.end()
     book_visitors(books, kept, people, rules)
     add_counts(books.counts, shared_ids(people, rules))

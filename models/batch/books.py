@@ -67,7 +67,8 @@ class Filing:
     """Adds what is booked of an account to the books, itself and under the account's labels."""
 
     def __init__(self, books: Books, rules: Rules, where: Where) -> None:
-        self._books = books
+        self.books = books
+        self.rules = rules
         self._where = where
         self._labels = {name: labels_of(profile) for name, (profile, _) in books.companies.items()}
         self._kept = {name: kept_labels(labels, rules.settings.filters) for name, labels in self._labels.items()}
@@ -77,7 +78,7 @@ class Filing:
         """Where to add what is booked of an account; nowhere when it was not asked for."""
         if self._where and not matches(self._where, self.labels(account)):
             return {}, {}
-        return self._own[account] if self._kept.get(account) else (self._books.cells, self._books.counts)
+        return self._own[account] if self._kept.get(account) else (self.books.cells, self.books.counts)
 
     def labels(self, account: str) -> Labels:
         """The labels that the account carries."""
@@ -87,8 +88,8 @@ class Filing:
         """Put everything where it belongs."""
         for account, (cells, counts) in self._own.items():
             for label in ("", *self._kept[account]):
-                add_cells_of(self._books.cells, cells_under(label, cells))
-                add_counts(self._books.counts, counts_under(label, counts).items())
+                add_cells_of(self.books.cells, cells_under(label, cells))
+                add_counts(self.books.counts, counts_under(label, counts).items())
         for account, labels in self._labels.items():
-            add_counts(self._books.counts, attribute_counts(labels))
-            self._books.listed |= {(label, account) for label in labels}
+            add_counts(self.books.counts, attribute_counts(labels))
+            self.books.listed |= {(label, account) for label in labels}
