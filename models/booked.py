@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from models.conversions import Credit, credits_of, eligible, milestones_of
+from models.conversions import Credit, Weighing, credits_of, eligible, milestones_of
 from models.deals import Conversion, won_at
 from models.dossier import Dossier
 from models.touches import Touch
@@ -23,8 +23,8 @@ def lead_credits(dossier: Dossier, path: str) -> Booked:
     conversion = Conversion("lead", lead.person, lead.at, 0)
     touches = eligible(dossier.touches_of_person(path), "lead", lead.at, dossier.rules)
     milestones = milestones_of("lead", lead.at, lead.at, None, None)
-    roles = [lead.role] * len(touches)
-    return Booked(conversion, touches, credits_of(conversion, lead.at, touches, milestones, dossier.rules, roles))
+    weighing = Weighing(lead.at, touches, milestones, [lead.role] * len(touches))
+    return Booked(conversion, touches, credits_of(conversion, weighing, dossier.rules))
 
 
 def deal_credits(dossier: Dossier, name: str, conversion: Conversion) -> Booked:
@@ -34,7 +34,7 @@ def deal_credits(dossier: Dossier, name: str, conversion: Conversion) -> Booked:
     touches = eligible(dossier.touches_for(deal), kind, at, rules)
     milestones = milestones_of(conversion.kind, at, dossier.first_lead, deal.created_at, won_at(deal, rules))
     roles = dossier.roles(touches, deal) if rules.weighs_roles else ()
-    return Booked(conversion, touches, credits_of(conversion, at, touches, milestones, rules, roles))
+    return Booked(conversion, touches, credits_of(conversion, Weighing(at, touches, milestones, roles), rules))
 
 
 def weighed_as(dossier: Dossier, name: str, conversion: Conversion) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from struct import Struct
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from models.attribution import (
     BUILT_IN,
@@ -24,7 +24,7 @@ from models.attribution import (
     team_weights,
     time_decay_weights,
 )
-from models.counts import Count, Numbers
+from models.counts import Count, Counts, Numbers
 from models.custom import CustomModel, Traits, custom_weights, factor_of
 from models.deals import Conversion
 from models.paths import CONVERTED, path_counts
@@ -150,26 +150,28 @@ def funnel_stage(at: int, milestones: Milestones) -> str:
     return "decision"
 
 
-def credits_of(
-    conversion: Conversion,
-    weighed_at: int,
-    touches: Sequence[Touch],
-    milestones: Milestones,
-    rules: Rules,
-    roles: Sequence[str | None] = (),
-) -> list[Credit]:
-    """The credits of a conversion under every model; those of every model but `participation` add up to it.
+class Weighing(NamedTuple):
+    """What touches are weighed by: `at` is the moment whose eligible `touches` (oldest first) these are.
 
-    `weighed_at` is the moment whose eligible `touches` these are: the conversion's own,
-    for a refund its deal's win. `roles` are those of the touches' people, where the
-    rules weigh them.
+    It is the conversion's own, for a refund its deal's win. `roles` are those of the
+    touches' people, where the rules weigh them.
     """
+
+    at: int
+    touches: Sequence[Touch]
+    milestones: Milestones
+    roles: Sequence[str | None] = ()
+
+
+def credits_of(conversion: Conversion, weighing: Weighing, rules: Rules) -> list[Credit]:
+    """The credits of a conversion under every model; those of every model but `participation` add up to it."""
+    touches, milestones = weighing.touches, weighing.milestones
     whole = _whole(conversion)
     if not touches:
         return [_credit((None, UNATTRIBUTED, whole * _each_model(len(rules.models))))] if whole else []
     stages = [funnel_stage(touch.at, milestones) for touch in touches]
     path = path_of(touches, milestones)
-    others = _other_weights(weighed_at, touches, stages, milestones, rules, roles)
+    others = _other_weights(weighing, stages, rules)
     vectors = _earned(MILLION, path, others) if conversion.counted else [0] * (path.n + 1)
     if conversion.amount:
         sign = 1 if conversion.amount > 0 else -1
@@ -232,47 +234,41 @@ def _packing(models: int) -> Callable[..., bytes]:
     return Struct("<" + models * "q8x").pack
 
 
-def _other_weights(
-    at: int,
-    touches: Sequence[Touch],
-    stages: Sequence[str],
-    milestones: Milestones,
-    rules: Rules,
-    roles: Sequence[str | None],
-) -> list[Weights | None]:
+def _other_weights(weighing: Weighing, stages: Sequence[str], rules: Rules) -> list[Weights | None]:
     """The weights under the models that ask for more than positions, in the order of cells."""
+    at, touches = weighing.at, weighing.touches
     weights = [
         time_decay_weights([at - touch.at for touch in touches], rules.half_life),
         team_weights([touch.team for touch in touches], rules.team_shares),
         shapley_weights([touch.channel for touch in touches]),
     ]
     if rules.custom:
-        traits = _traits(touches, stages, roles)
-        weights += [_custom_weights(model, at, touches, traits, milestones) for model in rules.custom]
+        traits = _traits(weighing, stages)
+        weights += [_custom_weights(model, weighing, traits) for model in rules.custom]
     return weights
 
 
-def _traits(touches: Sequence[Touch], stages: Sequence[str], roles: Sequence[str | None]) -> list[Traits]:
-    known = roles or [None] * len(touches)
+def _traits(weighing: Weighing, stages: Sequence[str]) -> list[Traits]:
+    touches = weighing.touches
+    roles = weighing.roles or [None] * len(touches)
     return [
         Traits(touch.kind, touch.team, touch.channel, role or NO_ROLE, stage)
-        for touch, stage, role in zip(touches, stages, known, strict=True)
+        for touch, stage, role in zip(touches, stages, roles, strict=True)
     ]
 
 
-def _custom_weights(
-    model: CustomModel, at: int, touches: Sequence[Touch], traits: Sequence[Traits], milestones: Milestones
-) -> Weights | None:
+def _custom_weights(model: CustomModel, weighing: Weighing, traits: Sequence[Traits]) -> Weights | None:
     """What the touches weigh under a model of the settings; those left out nothing."""
+    touches = weighing.touches
     factors = [factor_of(model, each) for each in traits]
     kept = [number for number, factor in enumerate(factors) if factor]
     if not kept:
         return None
-    path = path_of([touches[number] for number in kept], milestones)
-    ages = [at - touches[number].at for number in kept]
+    path = path_of([touches[number] for number in kept], weighing.milestones)
+    ages = [weighing.at - touches[number].at for number in kept]
     weights = custom_weights(model, path, [traits[each] for each in kept], [factors[each] for each in kept], ages)
-    weighing = dict(zip(kept, weights or (), strict=False))
-    return tuple([weighing.get(number, 0) for number in range(len(touches))]) if weights else None
+    weighed = dict(zip(kept, weights or (), strict=False))
+    return tuple([weighed.get(number, 0) for number in range(len(touches))]) if weights else None
 
 
 def values_of(credit: Credit) -> tuple[str | None, ...]:
@@ -365,6 +361,8 @@ def by_month(cells: Mapping[Cell, int]) -> Cells:
 
 # --- at rest ----------------------------------------------------------------------------
 
+_Hash = TypeVar("_Hash")
+
 Place = tuple[str, str, bool]
 """Which cells stand together: those of one conversion and dimension, by day or (True) by month."""
 
@@ -389,20 +387,45 @@ def by_place(cells: Iterable[Cell]) -> dict[Place, list[tuple[str, Cell]]]:
     return places
 
 
-def packed_by_place(cells: Cells) -> dict[Place, tuple[list[str | bytes], list[str]]]:
-    """What is written for cells as they are now: fields and values in turn, and the fields that are gone."""
-    places: dict[Place, tuple[list[str | bytes], list[str]]] = {}
-    for place, some in by_place(cells).items():
-        kept: list[str | bytes] = []
-        gone: list[str] = []
-        for field, cell in some:
-            numbers = cells[cell]
-            if numbers:
-                kept += (field, pack_vector(numbers))
-            else:
-                gone.append(field)
-        places[place] = kept, gone
+def by_table(counts: Iterable[Count]) -> dict[str, list[tuple[str, Count]]]:
+    """The counts and their fields by table."""
+    tables: dict[str, list[tuple[str, Count]]] = {}
+    for count in counts:
+        tables.setdefault(count.table, []).append((count.field, count))
+    return tables
+
+
+Packed = tuple[list[str | bytes], list[str]]
+"""What is written of a hash: fields and values in turn, and the fields that are gone."""
+
+
+def packed_by_place(cells: Cells) -> dict[Place, Packed]:
+    """What is written for cells as they are now."""
+    places: dict[Place, Packed] = {}
+    for cell, numbers in cells.items():
+        _pack(places, place_of(cell), cell_field(cell), pack_vector(numbers) if numbers else b"")
     return places
+
+
+def packed_by_table(counts: Counts) -> dict[str, Packed]:
+    """What is written for counts as they are now."""
+    tables: dict[str, Packed] = {}
+    for (table, field), numbers in counts.items():
+        _pack(tables, table, field, pack_numbers(numbers) if any(numbers) else b"")
+    return tables
+
+
+def _pack(hashes: dict[_Hash, Packed], name: _Hash, field: str, value: bytes) -> None:
+    """Note what is written of a field; nothing: it is gone."""
+    packed = hashes.get(name)
+    if packed is None:
+        packed = hashes[name] = [], []
+    kept, gone = packed
+    if value:
+        kept.append(field)
+        kept.append(value)
+    else:
+        gone.append(field)
 
 
 # --- vectors ----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Awaitable, Container, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 from redis.exceptions import NoScriptError, ResponseError
@@ -13,15 +13,18 @@ from models.columns import traces_of
 from models.conversions import (
     Cell,
     Cells,
+    Packed,
     add_cells_of,
     by_month,
     by_place,
-    pack_numbers,
+    by_table,
     packed_by_place,
+    packed_by_table,
     unpack_vector,
     without_zeros,
 )
 from models.counts import Count, Counts, Numbers, add_counts, without_zero_counts
+from models.entity import put
 from models.errors import Fenced
 from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
@@ -65,6 +68,7 @@ redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 return redis.call('HGETALL', KEYS[1])
 """
 
+_T = TypeVar("_T")
 _unpack_parts = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
 
@@ -202,31 +206,29 @@ class Tables:
                     names.add(name)
         return names
 
-    async def _load_cells(self, cells: Iterable[Cell]) -> dict[Cell, int]:
+    async def _load_cells(self, cells: Iterable[Cell]) -> Cells:
+        """The cells as they stand; a cell that was never made is 0."""
         found, missing = self._cells.find(cells)
-        if missing:
-            places = by_place(missing)
-            pipeline = self._redis.pipeline(transaction=False)
-            for place, some in places.items():
-                pipeline.hmget(place_key(self.lane, self.partition, place), [field for field, _ in some])
-            for some, values in zip(places.values(), await pipeline.execute(), strict=True):
-                for (_, cell), value in zip(some, values, strict=True):
-                    found[cell] = unpack_vector(value) if value else 0
+        hashes = {place_key(self.lane, self.partition, place): some for place, some in by_place(missing).items()}
+        found.update((cell, unpack_vector(value) if value else 0) for cell, value in await self._read_fields(hashes))
         return found
 
     async def _load_counts(self, counts: Iterable[Count]) -> Counts:
-        """The numbers that stand; a count that was never made is left out."""
+        """The counts as they stand; a count that was never made is left out."""
         found, missing = self._counts.find(counts)
-        if missing:
-            tables: dict[str, list[Count]] = {}
-            for count in missing:
-                tables.setdefault(count.table, []).append(count)
-            pipeline = self._redis.pipeline(transaction=False)
-            for table, some in tables.items():
-                pipeline.hmget(self._key("counts", table), [count.field for count in some])
-            for some, values in zip(tables.values(), await pipeline.execute(), strict=True):
-                found.update((count, counted(value)) for count, value in zip(some, values, strict=True) if value)
+        hashes = {self._key("counts", table): some for table, some in by_table(missing).items()}
+        found.update((count, counted(value)) for count, value in await self._read_fields(hashes) if value)
         return found
+
+    async def _read_fields(self, hashes: Mapping[str, Sequence[tuple[str, _T]]]) -> list[tuple[_T, bytes | None]]:
+        """What the fields hold, by hash, of those who stand there."""
+        if not hashes:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        for name, some in hashes.items():
+            pipeline.hmget(name, [field for field, _ in some])
+        answers = zip(hashes.values(), await pipeline.execute(), strict=True)
+        return [(each, value) for some, values in answers for (_, each), value in zip(some, values, strict=True)]
 
     async def due(self, clock: int) -> list[str]:
         """Accounts to which something has happened by itself, the earliest first; not all of very many."""
@@ -238,17 +240,18 @@ class Tables:
     def put(self, name: str, changes: Changes) -> None:
         """Put down an entity's changed parts."""
         stored = self._loaded[name]
-        parts = stored.parts
         if name.startswith("account:"):
             self._stale.append(self._key("compact", lanes.id_of(name)))
         for part, value in changes.items():
-            if value is None:
-                parts.pop(part, None)
-            else:
-                parts[part] = value
+            put(stored.parts, part, value)
         if stored.spread[0]:
             self._put_parts(name, changes)
-            return
+        else:
+            self._put_whole(name, stored)
+
+    def _put_whole(self, name: str, stored: Stored) -> None:
+        """Put down all parts of an entity; spread out where they have become too large for one value."""
+        parts = stored.parts
         blob = pack(parts)
         if len(blob) > SPREAD_BYTES:
             stored.spread[0] = True
@@ -269,11 +272,9 @@ class Tables:
             self._blobs = Arguments()
 
     def _put_parts(self, name: str, changes: Changes) -> None:
-        where = self._key("p", name)
         kept = [each for part, value in changes.items() if value is not None for each in (part, value)]
         gone = [part for part, value in changes.items() if value is None]
-        self._chunked("HSET", where, kept)
-        self._chunked("HDEL", where, gone)
+        self._put_fields(self._key("p", name), (kept, gone))
 
     _commands: Arguments
     _blobs: Arguments
@@ -323,28 +324,20 @@ class Tables:
         now = await self._load_cells(change)
         add_cells_of(now, change)
         self._cells.put(now)
-        for place, (kept, gone) in packed_by_place(now).items():
-            name = place_key(self.lane, self.partition, place)
-            self._chunked("HSET", name, kept)
-            self._chunked("HDEL", name, gone)
+        for place, packed in packed_by_place(now).items():
+            self._put_fields(place_key(self.lane, self.partition, place), packed)
 
     async def _put_counts(self, change: Counts) -> None:
         now = await self._load_counts(change)
         add_counts(now, change.items())
         self._counts.put(now)
-        tables: dict[str, tuple[list[Any], list[Any]]] = {}
-        for (table, field), numbers in now.items():
-            if table not in tables:
-                tables[table] = [], []
-            kept, gone = tables[table]
-            if any(numbers):
-                kept += (field, pack_numbers(numbers))
-            else:
-                gone.append(field)
-        for table, (kept, gone) in tables.items():
-            name = self._key("counts", table)
-            self._chunked("HSET", name, kept)
-            self._chunked("HDEL", name, gone)
+        for table, packed in packed_by_table(now).items():
+            self._put_fields(self._key("counts", table), packed)
+
+    def _put_fields(self, where: str, packed: Packed) -> None:
+        kept, gone = packed
+        self._chunked("HSET", where, kept)
+        self._chunked("HDEL", where, gone)
 
     def _put_newest(self, totals: Totals) -> None:
         lines = [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.conversions import Credit, credits_of, milestones_of
+from models.conversions import Credit, Weighing, credits_of, milestones_of
 from models.custom import CustomModel, _group_shares
 from models.deals import Conversion
 from models.errors import BadInput
@@ -33,7 +33,7 @@ def shares(law: Rules, touches: list[Touch], amount: int = 10_000, **said: Any) 
     """What each touch (at the end: nobody) earns of a win on day 30 under each model of the settings."""
     milestones = milestones_of("won", 30 * DAY, said.get("lead"), said.get("created"), 30 * DAY)
     won = Conversion("won", "D", 30 * DAY, amount)
-    credits = credits_of(won, 30 * DAY, touches, milestones, law, said.get("roles", ()))
+    credits = credits_of(won, Weighing(30 * DAY, touches, milestones, said.get("roles", ())), law)
     by_touch = {None if each.touch is None else each.touch.id: each.shares(law) for each in credits}
     nothing = [0] * law.width
     return {
@@ -217,7 +217,8 @@ LAW = rules(
 
 def earned(touches: list[Touch], amount: int, counted: bool, lead: int | None) -> list[Credit]:
     milestones = milestones_of("won", 30 * DAY, lead, 10 * DAY, 30 * DAY)
-    return credits_of(Conversion("won", "D", 30 * DAY, amount, counted), 30 * DAY, touches, milestones, LAW)
+    conversion = Conversion("won", "D", 30 * DAY, amount, counted)
+    return credits_of(conversion, Weighing(30 * DAY, touches, milestones), LAW)
 
 
 @given(journeys, st.integers(1, 10**9), st.none() | st.integers(0, 30).map(lambda day: day * DAY))

@@ -9,6 +9,7 @@ from models.batch.people import People
 from models.batch.standing import Facts
 from models.batch.touches import same_touches, uses_of
 from models.conversions import (
+    Weighing,
     add_cells,
     credits_of,
     eligible,
@@ -42,7 +43,7 @@ def book_leads(filing: Filing, accounts: Accounts) -> None:
         touches = eligible(own[person], "lead", at, rules)
         milestones = milestones_of("lead", at, at, None, None)
         roles = [accounts.people_roles[person]] * len(touches)
-        credits = credits_of(conversion, at, touches, milestones, rules, roles)
+        credits = credits_of(conversion, Weighing(at, touches, milestones, roles), rules)
         cells, counts = filing.of(accounts.of_person[person])
         add_cells(cells, conversion, sums_of(conversion, credits), 1, rules)
         add_counts(counts, path_of_credits(conversion, credits, rules))

@@ -11,6 +11,7 @@ from models.batch.standing import Facts
 from models.batch.touches import Owned
 from models.conversions import (
     Credit,
+    Weighing,
     add_cells,
     credits_of,
     eligible,
@@ -107,7 +108,7 @@ def _credits(weighed: Weighed, conversion: Conversion, lead: int | None, rules: 
     milestones = milestones_of(kind, at, lead, weighed.deal.created_at, won)
     touches = eligible(weighed.touches, kind, at, rules)
     roles = [weighed.roles[id(touch)] for touch in touches] if weighed.roles else ()
-    return credits_of(conversion, at, touches, milestones, rules, roles)
+    return credits_of(conversion, Weighing(at, touches, milestones, roles), rules)
 
 
 def _book_null_paths(filing: Filing, journey: Sequence[Owned], last: Mapping[str, int]) -> None:
