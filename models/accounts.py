@@ -18,14 +18,13 @@ from models.companies import KINDS as COMPANY_KINDS
 from models.counts import add_counts
 from models.dossier import Dossier
 from models.engagement import Engagement
-from models.entity import Conflict, Outcome, put
+from models.entity import Conflict, Outcome, keep_smaller, put
 from models.facts import ACCOUNT_CHANGES, AccountChange, Fact
 from models.filing import Filing, file, list_account
 from models.filters import NO_LABELS, Labels, kept_labels
 from models.groups import Group
 from models.handover import Handover
 from models.ledger import Ledger
-from models.members import keep_smaller
 from models.pipeline import Surroundings
 from models.profiles import Profile
 from models.reach import Reach, reach_of, whole

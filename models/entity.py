@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from models.counts import Counted
 from models.facts import Fact
@@ -74,6 +74,19 @@ def put(parts: Parts, name: str, value: bytes | None) -> None:
         parts.pop(name, None)
     else:
         parts[name] = value
+
+
+def keep_smaller(parts: Parts, name: str, value: bytes, topic: str, fact_id: str, read: Any) -> Conflict | None:
+    """Keep the smaller of two facts with one id (by time, then bytes); the other is reported."""
+    known = parts.get(name)
+    if known is None or known == value:
+        parts[name] = value
+        return None
+    mine, theirs = read(value), read(known)
+    if (theirs.at, theirs.raw) <= (mine.at, mine.raw):
+        return Conflict(topic, fact_id, theirs.at)
+    parts[name] = value
+    return Conflict(topic, fact_id, mine.at)
 
 
 class Reporter:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from models.accounts import Account
 from models.counts import add_counts
 from models.customers import Customer
+from models.deal_records import DealRecord
 from models.decoding import decode, decode_view
 from models.entity import Conflict, Outcome
 from models.errors import BadInput
@@ -35,8 +36,9 @@ from models.facts import (
     key_of,
 )
 from models.hits import Hit
-from models.members import DealRecord, Person, RecordedTouch
 from models.partitions import partition_of
+from models.people import Person
+from models.recorded import RecordedTouch
 from models.reports import Changes, Forward, Message, Parts, stamped
 from models.rolls import Roll, roll_of
 from models.rules import Rules

@@ -13,7 +13,7 @@ from models.deals import Conversion, Deal, conversions_of, is_open, open_amount
 from models.errors import NotFound
 from models.identity import person_id
 from models.leads import Lead
-from models.members import Person
+from models.people import Person
 from models.reports import WATCH, Parts
 from models.rules import Rules
 from models.settings import Settings

@@ -9,12 +9,13 @@ from models.attribution import MARKOV
 from models.booked import Booked, deal_credits
 from models.columns import unpack_hits
 from models.conversions import Credit, funnel_stage, milestones_of
+from models.deal_records import DealRecord
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount, won_at
 from models.errors import NotFound
 from models.hits import Hit
 from models.identity import account_id
 from models.markov import UNIT
-from models.members import DealRecord, Person
+from models.people import Person
 from models.reports import Parts, id_in
 from models.rules import Rules
 from models.sessions import seen_under

@@ -24,7 +24,7 @@ from models.facts import (
 )
 from models.identity import Link, person_id
 from models.leads import Contact
-from models.members import Person
+from models.people import Person
 from models.reports import CONTACT, LINK, TOUCH, WATCH, Parts, tag_in, tag_of
 from models.rules import Rules
 from models.settings import Settings

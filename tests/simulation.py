@@ -40,8 +40,8 @@ from models.decoding import decode
 from models.errors import BadInput
 from models.facts import key_of
 from models.lanes import LANES
-from models.members import Person
 from models.partitions import partition_of
+from models.people import Person
 from models.profiles import NOBODY, Profile
 from models.recompute import RawFact as RecordedFact
 from models.recompute import recompute

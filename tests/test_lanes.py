@@ -16,7 +16,7 @@ from models.accounts import Account
 from models.counts import add_counts
 from models.journeys import Journey
 from models.lanes import AnyEntity, Item, builder, lane_of, opened, read, sought_in, step
-from models.members import Person
+from models.people import Person
 from models.profiles import NOBODY, Profile
 from models.recompute import recompute
 from models.reports import Message, Parts, pack

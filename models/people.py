@@ -1,30 +1,20 @@
-"""People, recorded touches and deals: the members that report to an account.
+"""People: the members that touches, usage and deals report to, and that report to each other and to an account.
 
-The step of the members lane. A person id reports to the person it is linked to, a
-person to the present account, a deal to its account or first contact. What is passed on
-is passed on as it came, so that one more touch costs the same however long the history.
+A step of the members lane. A person id reports to the person it is linked to, a person to
+the present account. What is passed on is passed on as it came, so that one more touch costs
+the same however long the history.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from models.counts import SHARED, Count, Counted
-from models.deals import Deal, deal_parent, first_contacts, fold
-from models.decoding import decode
-from models.entity import Conflict, Contents, Outcome, Reporter, put, reports
+from models.entity import Conflict, Contents, Outcome, keep_smaller, put, reports
 from models.facts import (
-    BILLING,
     CONTACT_CHANGES,
-    DEAL_CHANGES,
-    TOUCHES,
     ContactChange,
-    DealChange,
     Fact,
-    Refund,
-    TouchFact,
 )
 from models.groups import OWN_ROOT, UP, Group
 from models.identity import Link
@@ -32,15 +22,12 @@ from models.leads import Contact, Lead, account_of, contact_of, lead_moment, rol
 from models.reports import (
     CONTACT,
     DEAL,
-    FORM,
     GROUP,
     KNOWN,
     LINK,
     MERGED,
     MILESTONE,
-    OWNED,
     ROOT,
-    SAME_AS,
     TOUCH,
     USAGE,
     WATCH,
@@ -58,12 +45,8 @@ from models.reports import (
     under,
 )
 from models.rules import Rules
-from models.times import END_OF_TIME
-from models.touches import Touch, merged_with_form, recorded_touch, standing_version
 from models.usage import account_named, milestone_touch
 
-_VERSION, _CHANGE, _REFUND = "VDB"
-_TOPIC_OF_KIND = {_CHANGE: DEAL_CHANGES, _REFUND: BILLING}
 _SAID = LINK + GROUP + CONTACT + MERGED + MILESTONE + WATCH
 """Kinds that say who a person is: few, and looked through at every change of them."""
 _PASSED_TO_ACCOUNT = TOUCH + DEAL + USAGE
@@ -73,8 +56,6 @@ _int = msgspec.msgpack.Decoder(int).decode
 _str = msgspec.msgpack.Decoder(str).decode
 _link = msgspec.msgpack.Decoder(Link).decode
 _group = msgspec.msgpack.Decoder(tuple[int, str]).decode
-_claim = msgspec.msgpack.Decoder(tuple[str | None, Touch]).decode
-_version = msgspec.msgpack.Decoder(TouchFact).decode
 _contact = msgspec.msgpack.Decoder(Contact).decode
 
 
@@ -294,144 +275,3 @@ def _passed(parts: Mapping[str, bytes | None], parent: str) -> Changes:
     """Those of the parts that are handed on to an account, or to another person."""
     kinds = _PASSED_TO_ACCOUNT if parent.startswith("account:") else _PASSED_TO_PERSON
     return {name: value for name, value in parts.items() if name[0] in kinds}
-
-
-def keep_smaller(parts: Parts, name: str, value: bytes, topic: str, fact_id: str, read: Any) -> Conflict | None:
-    """Keep the smaller of two facts with one id (by time, then bytes); the other is reported."""
-    known = parts.get(name)
-    if known is None or known == value:
-        parts[name] = value
-        return None
-    mine, theirs = read(value), read(known)
-    if (theirs.at, theirs.raw) <= (mine.at, mine.raw):
-        return Conflict(topic, fact_id, theirs.at)
-    parts[name] = value
-    return Conflict(topic, fact_id, mine.at)
-
-
-class RecordedTouch(Reporter):
-    """One touch id: the versions other systems recorded, and the form fill that it may be."""
-
-    __slots__ = ("_rules",)
-    kind = "touch"
-
-    def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
-        self._rules = rules
-        super().__init__(name, parts)
-
-    def apply(self, topic: str, fact: Fact) -> Conflict | None:
-        """Take one version of the touch."""
-        if not isinstance(fact, TouchFact):
-            raise TypeError(f"no fact of a touch: {fact!r}")
-        name, value = f"{_VERSION}:{'' if fact.updated_at is None else fact.updated_at}", pack(fact)
-        conflict = keep_smaller(self.parts, name, value, TOUCHES, fact.id, _version)
-        self._dirty[name] = self.parts[name]
-        return conflict
-
-    def _of_kind(self, kind: str) -> list[tuple[str, bytes]]:
-        return sorted((name, value) for name, value in self.parts.items() if name[0] == kind)
-
-    def _contents(self) -> Contents:
-        contents: Contents = {}
-        for to, name, value in (*self._named(), *self._touches()):
-            contents.setdefault(to, {})[name] = value
-        return contents
-
-    def _named(self) -> Iterator[tuple[str, str, bytes]]:
-        own = [_version(value) for name, value in self._of_kind(_VERSION) if name[1] == ":"]
-        fact = standing_version(own) if own else None
-        if fact and fact.person and not fact.deleted:
-            yield f"person:{fact.person}", f"{KNOWN}:", pack(fact.at)
-
-    def _touches(self) -> Iterator[tuple[str, str, bytes]]:
-        versions = self._of_kind(_VERSION)
-        same = min((_str(value) for _, value in self._of_kind(SAME_AS)), default=None)
-        if same is not None:
-            own = [version for version in versions if version[0][1] == ":"]
-            yield from ((f"touch:{same}", name, value) for name, value in own)
-            versions = [version for version in versions if version not in own]
-        facts = [_version(value) for _, value in versions]
-        fact = standing_version(facts) if facts else None
-        if fact is not None and fact.deleted:
-            fact = None
-        for person, touch in self._standing(fact):
-            visitor = tag_of(touch.visitor) if touch.visitor else ""
-            yield f"person:{person}", f"{TOUCH}:{visitor}{touch.id}", pack(touch)
-        yield from self._owned(fact)
-
-    def _standing(self, fact: TouchFact | None) -> Iterator[tuple[str, Touch]]:
-        forms = self._forms()
-        for number, (owner, form) in enumerate(forms):
-            same = fact if number == 0 else None
-            person = owner or (same.person if same else None)
-            if person:
-                yield person, merged_with_form(form, same) if same else form
-        if fact and fact.person and not forms:
-            yield fact.person, recorded_touch(fact, self._rules)
-
-    def _owned(self, fact: TouchFact | None) -> Iterator[tuple[str, str, bytes]]:
-        """Tells a visitor whom nobody knows that its form fill is somebody's, as another system recorded."""
-        forms = self._forms()
-        owner, form = forms[0] if forms else (None, None)
-        if form and form.visitor and owner is None and fact and fact.person:
-            yield f"visitor:{form.visitor}", f"{OWNED}:{form.id}", pack(fact.person)
-
-    def _forms(self) -> list[tuple[str | None, Touch]]:
-        """The form fills that it is, oldest first, each with the person whose it is by the visitor."""
-        return sorted((_claim(value) for _, value in self._of_kind(FORM)), key=lambda claim: claim[1].order)
-
-
-class DealRecord(Reporter):
-    """One deal: its facts as they came, so that any rule can read them again."""
-
-    __slots__ = ("_facts", "_rules")
-    kind = "deal"
-
-    def __init__(self, name: str, parts: Parts, rules: Rules) -> None:
-        self._rules = rules
-        self._facts = {part: self._read(_TOPIC_OF_KIND[part[0]], raw) for part, raw in parts.items()}
-        super().__init__(name, parts)
-
-    def apply(self, topic: str, fact: Fact) -> Conflict | None:
-        """Take a deal change or a refund."""
-        if not isinstance(fact, (DealChange, Refund)):
-            raise TypeError(f"no fact of a deal: {fact!r}")
-        part = f"{_CHANGE if isinstance(fact, DealChange) else _REFUND}:{fact.id}"
-        conflict = keep_smaller(self.parts, part, fact.raw, topic, fact.id, partial(self._read, topic))
-        standing = self._dirty[part] = self.parts[part]
-        if standing == fact.raw:
-            self._facts[part] = fact
-        return conflict
-
-    def receive(self, message: Message) -> None:
-        """Nobody reports to a deal."""
-        raise TypeError(f"no message to a deal: {message!r}")
-
-    def _read(self, topic: str, raw: bytes) -> DealChange | Refund:
-        return cast(DealChange | Refund, decode(topic, raw, END_OF_TIME, self._rules.settings))
-
-    def _changes(self) -> list[DealChange]:
-        return [fact for fact in self._facts.values() if isinstance(fact, DealChange)]
-
-    @property
-    def deal(self) -> Deal:
-        """The deal as all its facts say together."""
-        refunds = [fact for fact in self._facts.values() if isinstance(fact, Refund)]
-        return fold(self.name, self._changes(), refunds, self._rules.settings.currency)
-
-    @property
-    def parent(self) -> str:
-        """The account or person that it reports to."""
-        return self._parent_of(self.deal)
-
-    def _parent_of(self, deal: Deal) -> str:
-        return deal_parent(deal.account, deal.contacts, deal.id, self._rules)
-
-    def _contents(self) -> Contents:
-        if not self.parts:
-            return {}
-        deal = self.deal
-        contents: Contents = {self._parent_of(deal): {f"{DEAL}:{self.name}": pack(deal)}}
-        for person, at in first_contacts(self._changes()).items():
-            contents.setdefault(f"person:{person}", {})[f"{KNOWN}:"] = pack(at)
-        return contents
