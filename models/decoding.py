@@ -46,7 +46,7 @@ from models.hits import Hit
 from models.identity import as_text, person_id
 from models.ids import snake
 from models.money import parse_amount, parse_currency, to_minor
-from models.segment import read_form_fill, read_hit, read_identity, read_view
+from models.segment import read_form_fill, read_identity, read_page_view, read_view
 from models.settings import Settings
 from models.times import DAY, parse_instant, to_text
 
@@ -71,7 +71,7 @@ def decode(
 def decode_view(
     value: bytes | None, recorded_at: int, settings: Settings, is_bot: IsBot, arrive: Arrive
 ) -> tuple[str, Hit]:
-    """The visitor whose page view it is, and the page view as `decode` finds it, as its visitor keeps it.
+    """The visitor whose page view it is, and the hit that the visitor keeps of what `decode` finds.
 
     Nine facts in ten are page views, so nothing else is made of them. Raises BadInput.
     """
@@ -347,7 +347,7 @@ _DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
     PRODUCT_USAGE: msgspec.json.Decoder(RawUsage).decode,
 }
 _READERS: dict[str, Callable[[Any, bytes, int, Settings], Fact]] = {
-    PAGE_VIEWS: read_hit,
+    PAGE_VIEWS: read_page_view,
     FORM_FILLS: read_form_fill,
     IDENTITIES: read_identity,
     TOUCHES: _read_touch,

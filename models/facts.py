@@ -41,8 +41,8 @@ AttributeValue = str | int | bool
 MOST_ATTRIBUTES = 32
 
 
-class Hit(Struct, frozen=True, gc=False):
-    """A page view or screen."""
+class PageView(Struct, frozen=True, gc=False):
+    """A page view or screen as it came; its visitor keeps it as a Hit (models.hits)."""
 
     at: int
     id: str
@@ -57,10 +57,10 @@ class Hit(Struct, frozen=True, gc=False):
 class Identification(Struct, frozen=True, array_like=True):
     """A message that names people: who the visitor is, which ids are one, whose account.
 
-    `visitor` is the anonymous id identified as `person` (None: nobody is identified);
+    `key` is the visitor, identified as `person` (None: nobody is identified);
     `names` are the person ids made known; `links` pairs (id, id it belongs to);
     `group` a pair (person, group id); `other_visitor` an alias's anonymous id. Here as in
-    a hit, `is_listed` says that its user agent was a known bot's when it arrived.
+    a page view, `is_listed` says that its user agent was a known bot's when it arrived.
     """
 
     at: int
@@ -214,7 +214,7 @@ class ProductUsage(Struct, frozen=True, array_like=True):
     account: str | None = None
 
 
-VisitorFact = Hit | Identification | FormFill | Unlink | Verdict
+VisitorFact = PageView | Identification | FormFill | Unlink | Verdict
 Fact = VisitorFact | TouchFact | ContactChange | AccountChange | DealChange | Refund | ProductUsage
 IsBot = Callable[[str], bool]
 """Is this user agent a known bot's?"""
@@ -226,7 +226,7 @@ def key_of(topic: str, fact: Fact) -> str:
 
 
 _KEYS: dict[type, Callable[[Any], str]] = {
-    Hit: lambda fact: fact.visitor,
+    PageView: lambda fact: fact.visitor,
     Identification: lambda fact: fact.key,
     Unlink: lambda fact: fact.key,
     Verdict: lambda fact: fact.key or fact.id,

@@ -12,8 +12,8 @@ from models.facts import (
     IDENTITIES,
     PAGE_VIEWS,
     FormFill,
-    Hit,
     Identification,
+    PageView,
     Scalar,
     Unlink,
     Utm,
@@ -61,10 +61,10 @@ _NO_PAGE: Final = Page()
 _NO_PROPERTIES: Final = Properties()
 
 
-def read_hit(raw: Segment, value: bytes, at: int, settings: Settings) -> Hit:
+def read_page_view(raw: Segment, value: bytes, at: int, settings: Settings) -> PageView:
     """A page view or screen. Raises BadInput."""
     visitor, person, url, referrer, utm = read_view(raw, raw.context, settings)
-    return Hit(at, raw.messageId, visitor, person, url, referrer, utm, raw.bot is True)
+    return PageView(at, raw.messageId, visitor, person, url, referrer, utm, raw.bot is True)
 
 
 def read_view(

@@ -11,8 +11,8 @@ from models.facts import (
     ContactChange,
     DealChange,
     FormFill,
-    Hit,
     Identification,
+    PageView,
     Refund,
     TouchFact,
     key_of,
@@ -32,10 +32,10 @@ def read(topic: str, **fields: object) -> object:
 
 
 def test_a_page_view_without_anonymous_id_belongs_to_the_visitor_of_its_user() -> None:
-    hit = read("page-views", userId=" u-1 ")
+    view = read("page-views", userId=" u-1 ")
 
-    assert isinstance(hit, Hit)
-    assert key_of("page-views", hit) == "user:u-1"
+    assert isinstance(view, PageView)
+    assert key_of("page-views", view) == "user:u-1"
 
 
 def test_numbers_name_people_as_text_and_guarded_values_name_nobody() -> None:

@@ -14,12 +14,12 @@ from models.facts import (
     ContactChange,
     Fact,
     FormFill,
+    PageView,
     TouchFact,
     Unlink,
     Verdict,
     key_of,
 )
-from models.facts import Hit as PageView
 from models.hits import Hit
 from models.leads import contact_of
 from models.reports import pack
