@@ -83,6 +83,21 @@ class FormFill(Struct, frozen=True, array_like=True):
     utm: Utm | None
     external_id: str | None = None
 
+    @property
+    def at(self) -> int:
+        """When it was filled in."""
+        return self.identification.at
+
+    @property
+    def id(self) -> str:
+        """The message's id."""
+        return self.identification.id
+
+    @property
+    def key(self) -> str:
+        """The visitor that filled it in."""
+        return self.identification.key
+
 
 class Unlink(Struct, frozen=True, array_like=True):
     """Withdraws the links of the message `unlinks`, for good."""
@@ -230,7 +245,7 @@ _KEYS: dict[type, Callable[[Any], str]] = {
     Identification: lambda fact: fact.key,
     Unlink: lambda fact: fact.key,
     Verdict: lambda fact: fact.key or fact.id,
-    FormFill: lambda fact: fact.identification.key,
+    FormFill: lambda fact: fact.key,
     TouchFact: lambda fact: fact.id,
     ContactChange: lambda fact: fact.person,
     AccountChange: lambda fact: fact.account,

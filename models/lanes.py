@@ -44,7 +44,8 @@ from models.rolls import Roll, roll_of
 from models.rules import Rules
 from models.totals import Totals
 from models.usage import Usage
-from models.visitors import Site, Visitor
+from models.visitor_rules import VisitorRules
+from models.visitors import Visitor
 
 VISITOR_FACTS, MEMBER_FACTS, ACCOUNT_FACTS = "visitor-facts", "member-facts", "account-facts"
 _ENTITY_OF_TOPIC = {
@@ -161,9 +162,9 @@ class Batch:
 
 def builder(rules: Rules) -> Callable[[str, Parts], AnyEntity]:
     """The function (entity, parts at rest) → the entity, under these rules."""
-    site = Site(rules)
+    of_visitors = VisitorRules(rules)
     kinds: dict[str, Callable[[str, Parts], AnyEntity]] = {
-        "visitor": lambda name, parts: Visitor(name, parts, site),
+        "visitor": lambda name, parts: Visitor(name, parts, of_visitors),
         "roll": Roll,
         "person": lambda name, parts: Person(name, parts, rules),
         "touch": lambda name, parts: RecordedTouch(name, parts, rules),
@@ -327,9 +328,7 @@ def _ids_in(content: Fact | Hit | Message | Views) -> list[str]:
     match content:
         case Views():
             return [hit.id for hit in content.hits]
-        case FormFill():
-            return [content.identification.id]
-        case Hit() | Identification():  # a page view by itself was sent on from another partition
+        case FormFill() | Identification() | Hit():  # a page view by itself was sent on from another partition
             return [content.id]
     return []
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from models.channels import Origin
 from models.hits import Hit
 from models.rules import Rules
-from models.touches import WEB_SESSION, Touch, site_touch
+from models.touches import WEB_SESSION, Landing, Touch, site_touch
 from models.visits import Arrived, Opened
 
 DIRECT = Origin()
@@ -89,7 +89,7 @@ def web_touches(session: Sequence[Hit], visitor: str, rules: Rules) -> list[Touc
 
 def _web_touch(opened: Opened, visitor: str, rules: Rules, hot: bool) -> Touch:
     hit = opened.hit
-    return site_touch(hit.at, hit.id, WEB_SESSION, opened.origin, hit.path, visitor, rules, hot)
+    return site_touch(Landing(hit.at, hit.id, WEB_SESSION, opened.origin, hit.path), visitor, rules, hot)
 
 
 def arrived(session: Sequence[Hit], rules: Rules) -> list[Arrived]:

@@ -1,5 +1,7 @@
 """Touches: the interactions that can earn credit, whatever they came from."""
 
+from typing import NamedTuple
+
 import msgspec
 
 from models.channels import Origin
@@ -64,17 +66,19 @@ def team_of(kind: str) -> str:
     return _TEAM_OF_KIND.get(kind, "marketing")
 
 
-def site_touch(
-    at: int,
-    touch_id: str,
-    kind: str,
-    origin: Origin,
-    landing_page: str,
-    visitor: str,
-    rules: Rules,
-    hot: bool = False,
-) -> Touch:
+class Landing(NamedTuple):
+    """Something done on the site: when, what, under which source, and the page that the source led to."""
+
+    at: int
+    id: str
+    kind: str
+    origin: Origin
+    page: str
+
+
+def site_touch(landing: Landing, visitor: str, rules: Rules, hot: bool = False) -> Touch:
     """A touch on the site: a session's arrival or a form filled in under it."""
+    at, touch_id, kind, origin, page = landing
     source = origin.source or _PLATFORM_OF_CLICK_ID.get(origin.click_id) or origin.referrer
     return Touch(
         at=at,
@@ -87,7 +91,7 @@ def site_touch(
         campaign=origin.campaign or None,
         term=origin.term or None,
         content=origin.content or None,
-        landing_page=landing_page or None,
+        landing_page=page or None,
         click_id=origin.click_id or None,
         referrer=origin.referrer or None,
         visitor=visitor,

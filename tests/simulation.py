@@ -48,7 +48,8 @@ from models.recompute import recompute
 from models.rules import Rules
 from models.times import DAY, SECOND
 from models.totals import Totals
-from models.visitors import Site, Visitor
+from models.visitor_rules import VisitorRules
+from models.visitors import Visitor
 from streams import announcing as announcing_module
 from streams import backlog as backlog_module
 from streams import envelopes as envelopes_module
@@ -894,9 +895,9 @@ class Simulation:
     def books_of_parts(self) -> "Books":
         """The totals that the accounts' and visitors' state at rest comes to."""
         books = Books()
-        site = Site(self.rules)
+        of_visitors = VisitorRules(self.rules)
         for name, parts in self.entities("visitors", "visitor"):
-            add_counts(books.counts, Visitor(name, parts, site).counts())
+            add_counts(books.counts, Visitor(name, parts, of_visitors).counts())
         for name, parts in self.entities("members", "person"):
             add_counts(books.counts, Person(name, parts, self.rules).counts())
         for name, parts in self.entities("accounts", "account"):

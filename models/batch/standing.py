@@ -57,7 +57,7 @@ class Facts:
         except BadInput as error:
             self.refusals.append((raw, error))
             return
-        if _stamped(fact) >= before:
+        if fact.at >= before:
             return
         if not self._keep(raw.topic, key_of(raw.topic, fact), _id_of(fact), _as_kept(fact, self)):
             self.conflicts.add((raw.topic, str(_id_of(fact))))
@@ -74,13 +74,7 @@ class Facts:
 
 def _id_of(fact: Fact) -> Any:
     """What a fact counts once by; of a recorded touch that is each version."""
-    match fact:
-        case FormFill():
-            return fact.identification.id
-        case TouchFact():
-            return fact.updated_at
-        case _:
-            return fact.id
+    return fact.updated_at if isinstance(fact, TouchFact) else fact.id
 
 
 def _as_kept(fact: Fact, kept: Facts) -> Any:
@@ -94,15 +88,9 @@ def _as_kept(fact: Fact, kept: Facts) -> Any:
             return fact
 
 
-def _stamped(fact: Any) -> int:
-    """The fact's own time."""
-    at: int = fact.identification.at if isinstance(fact, FormFill) else fact.at
-    return at
-
-
 def _rank(fact: Any) -> tuple[int, bytes]:
     """Time, then bytes: as sent where they are kept, else as packed."""
-    return _stamped(fact), getattr(fact, "raw", None) or pack(fact)
+    return fact.at, getattr(fact, "raw", None) or pack(fact)
 
 
 # --- bots -------------------------------------------------------------------------------

@@ -3,18 +3,18 @@
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
 from models.batch.people import People, Visitor
 from models.batch.standing import Facts
+from models.channels import Origin
 from models.facts import PRODUCT_USAGE, TOUCHES, FormFill, ProductUsage, TouchFact
 from models.hits import Hit
 from models.rules import Rules
 from models.sessions import DIRECT, current_source, opens_session, web_touches
-from models.touches import FORM_FILL, Touch, merged_with_form, recorded_touch, site_touch, standing_version
+from models.touches import FORM_FILL, Landing, Touch, merged_with_form, recorded_touch, site_touch, standing_version
 from models.usage import milestone_kind, milestone_touch
 
 Owned = tuple[str, Touch]
@@ -106,27 +106,29 @@ def _forms(kept: Facts, people: People, rules: Rules) -> tuple[dict[str, list[_F
     homes: dict[str, str] = {}
     for visitor in people.visitors:
         for fill in visitor.fills:
-            named = fill.identification
-            person = None if named.id in visitor.withdrawn else named.person
-            home = fill.external_id or named.id
+            person = None if fill.id in visitor.withdrawn else fill.identification.person
+            home = fill.external_id or fill.id
             touch = _form_touch(fill, visitor, rules)
-            forms[home].append(_Form(home, person or visitor.owner_at(named.at), touch))
-            if home != named.id:
-                homes[named.id] = min(home, homes.get(named.id, home))
+            forms[home].append(_Form(home, person or visitor.owner_at(fill.at), touch))
+            if home != fill.id:
+                homes[fill.id] = min(home, homes.get(fill.id, home))
     return forms, homes
 
 
 def _form_touch(fill: FormFill, visitor: Visitor, rules: Rules) -> Touch:
-    """The form fill under the source current on the site, else under its own."""
-    named = fill.identification
-    make = partial(site_touch, named.at, named.id, FORM_FILL, visitor=visitor.name, rules=rules)
-    order = (named.at, named.id)
+    origin, page = _source_of(fill, visitor, rules)
+    return site_touch(Landing(fill.at, fill.id, FORM_FILL, origin, page), visitor.name, rules)
+
+
+def _source_of(fill: FormFill, visitor: Visitor, rules: Rules) -> tuple[Origin, str]:
+    """The source current on the site, else the form's own; and the page it led to."""
+    order = (fill.at, fill.id)
     before = [session for session in visitor.sessions if session[0].order <= order]
-    if before and named.at - max(hit for hit in before[-1] if hit.order <= order).at < rules.gap:
+    if before and fill.at - max(hit for hit in before[-1] if hit.order <= order).at < rules.gap:
         source = current_source(before[-1], order)
-        return make(source.origin, source.hit.path)
+        return source.origin, source.hit.path
     arrival = rules.arrive(fill.url, fill.referrer, fill.utm)
-    return make(arrival.origin or DIRECT, arrival.path)
+    return arrival.origin or DIRECT, arrival.path
 
 
 def _standing(forms: list[_Form], fact: TouchFact | None, rules: Rules) -> Iterator[Owned]:
