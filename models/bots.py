@@ -43,7 +43,7 @@ class Aside:
     def __init__(self) -> None:
         self.hits: dict[str, Hit] = {}
         self._periods: dict[int, dict[str, Hit]] = {}
-        self._changed: set[int] = set()
+        self._changed: dict[int, dict[str, Hit]] = {}
 
     def load(self, value: bytes) -> None:
         """Take the hits of a part at rest."""
@@ -53,14 +53,15 @@ class Aside:
 
     def add(self, hit: Hit) -> None:
         """Leave a hit out."""
-        self.hits[hit.id] = hit
-        self._periods.setdefault(hit.at // _PERIOD, {})[hit.id] = hit
-        self._changed.add(hit.at // _PERIOD)
+        number = hit.at // _PERIOD
+        period = self._changed[number] = self._periods.setdefault(number, {})
+        period[hit.id] = self.hits[hit.id] = hit
 
     def remove(self, hit: Hit) -> None:
         """Leave the hit out no more."""
-        del self.hits[hit.id], self._periods[hit.at // _PERIOD][hit.id]
-        self._changed.add(hit.at // _PERIOD)
+        number = hit.at // _PERIOD
+        period = self._changed[number] = self._periods[number]
+        del self.hits[hit.id], period[hit.id]
 
     def times_near(self, at: int) -> list[int]:
         """When the hits around an instant were, at least those a storm's span before or after it."""
@@ -70,8 +71,8 @@ class Aside:
     def changes(self) -> Changes:
         """The parts that changed since this was last asked."""
         changes: Changes = {}
-        for period in self._changed:
-            hits = sorted(self._periods[period].values())
-            changes[f"{ASIDE}:{period}"] = pack(hits) if hits else None
+        for number, period in self._changed.items():
+            hits = sorted(period.values())
+            changes[f"{ASIDE}:{number}"] = pack(hits) if hits else None
         self._changed.clear()
         return changes

@@ -37,7 +37,7 @@ class Owners:
         """A hit in order names its person, which changes owners only if the person is new."""
         marks = self._marks
         session.names_people = True
-        is_plain = not self.is_stale and not self.statements.unlinks
+        is_plain = not self.is_stale and not self.statements.unlinks()
         if is_plain and marks and marks[-1].person == person and marks[-1].at <= hit.at:
             session.retouched = session.retouched or marks[-1].at < session.hits[0].at
             marks.append(Mark(hit.at, hit.id, person))
@@ -47,7 +47,7 @@ class Owners:
     def name_anybody(self) -> bool:
         """Does anything name people, whether it stands or not?"""
         said = self.statements
-        if said.identifications or said.fills or said.alias_marks:
+        if said.identifications() or said.fills() or said.alias_marks():
             return True
         return any([session.names_people for session in self.timeline.sessions])
 
@@ -55,7 +55,7 @@ class Owners:
 
     def is_bots(self, at: int, message_id: str, is_listed: bool) -> bool:
         """Is the message a bot's? The latest verdict on it holds, else the list and the storm."""
-        verdicts = self.statements.verdicts
+        verdicts = self.statements.verdicts()
         said = said_of(verdicts.values(), at, message_id) if verdicts else None
         return is_listed or self.timeline.storms if said is None else said
 
@@ -64,11 +64,11 @@ class Owners:
 
     def identifications(self) -> list[Identification]:
         """Those that count: no bot's."""
-        return [each for each in self.statements.identifications.values() if not self._is_a_bots(each)]
+        return [each for each in self.statements.identifications().values() if not self._is_a_bots(each)]
 
     def fills(self) -> list[FormFill]:
         """The form fills that count."""
-        return [fill for fill in self.statements.fills.values() if not self._is_a_bots(fill.identification)]
+        return [fill for fill in self.statements.fills().values() if not self._is_a_bots(fill.identification)]
 
     def messages(self) -> list[Identification]:
         """All that name people, form fills among them."""
@@ -94,7 +94,7 @@ class Owners:
 
     def _standing_marks(self) -> list[Mark]:
         withdrawn = self.statements.withdrawn()
-        marks = list(self.statements.alias_marks.values())
+        marks = list(self.statements.alias_marks().values())
         for message in self.messages():
             if message.person and message.id not in withdrawn:
                 marks.append(Mark(message.at, message.id, message.person))
@@ -138,6 +138,6 @@ class Owners:
         persons = self.persons() if len(self.marks()) > most else ()
         if len(persons) <= most:
             return 0
-        roots = dict(self.statements.roots.values())
+        roots = self.statements.roots()
         people = len({roots.get(person, person) for person in persons})
         return people if people > most else 0

@@ -64,7 +64,7 @@ def _append_plain(hits: Sequence[Hit], owners: Owners, counts: VisitorCounts) ->
 def _is_plain(owners: Owners) -> bool:
     """Is nothing known that each hit must be judged by?"""
     timeline, statements = owners.timeline, owners.statements
-    is_special = statements.fills or statements.verdicts or timeline.storms or timeline.aside.hits
+    is_special = statements.fills() or statements.verdicts() or timeline.storms or timeline.aside.hits
     return not (is_special or timeline.is_cut_short())
 
 
@@ -107,7 +107,7 @@ def _take(hit: Hit, owners: Owners) -> None:
 
 
 def _insert(hit: Hit, owners: Owners) -> None:
-    fills, sessions = owners.statements.fills, owners.timeline.sessions
+    fills, sessions = owners.statements.fills(), owners.timeline.sessions
     if fills and any([fill.at >= hit.at for fill in fills.values()]):
         owners.restate()  # a form filled in later may have been filled in under its source
     if not sessions or hit.order > sessions[-1].hits[-1].order:
@@ -130,7 +130,7 @@ def _cut_anew(at: int, owners: Owners, adding: Hit | None = None, removing: Hit 
     if owners.may_be_known():
         timeline.retouch(fresh.start - 1)
         timeline.retouch(fresh.stop)
-    if owners.statements.fills or any([timeline.sessions[number].names_people for number in fresh]):
+    if owners.statements.fills() or any([timeline.sessions[number].names_people for number in fresh]):
         owners.restate()
 
 

@@ -3,7 +3,8 @@
 Most of it are facts of the visitor's own, each a part; the rest are parts that others report.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -16,12 +17,15 @@ IDENTIFICATION, FILL, UNLINK = "i", "F", "x"
 Statement = FormFill | Identification | Unlink | Verdict
 _OF_IDENTITIES = IDENTIFICATION, UNLINK, VERDICT
 _KIND_OF: dict[type, str] = {FormFill: FILL, Identification: IDENTIFICATION, Unlink: UNLINK, Verdict: VERDICT}
-_unpack_identification = msgspec.msgpack.Decoder(Identification).decode
-_unpack_fill = msgspec.msgpack.Decoder(FormFill).decode
-_unpack_unlink = msgspec.msgpack.Decoder(Unlink).decode
-_unpack_verdict = msgspec.msgpack.Decoder(Verdict).decode
 _unpack_mark = msgspec.msgpack.Decoder(tuple[int, str]).decode
-_unpack_root = msgspec.msgpack.Decoder(tuple[str, str]).decode
+_UNPACK: dict[str, Callable[[bytes], Any]] = {
+    IDENTIFICATION: msgspec.msgpack.Decoder(Identification).decode,
+    FILL: msgspec.msgpack.Decoder(FormFill).decode,
+    UNLINK: msgspec.msgpack.Decoder(Unlink).decode,
+    VERDICT: msgspec.msgpack.Decoder(Verdict).decode,
+    ROOT: msgspec.msgpack.Decoder(tuple[str, str]).decode,
+}
+_NOTHING: Final[dict[str, Any]] = {}
 
 
 def topic_of(fact: Statement) -> str:
@@ -30,53 +34,56 @@ def topic_of(fact: Statement) -> str:
 
 
 class Statements:
-    """What is said of a visitor, each by the name of its part, and what of it changed.
+    """What is said of a visitor, by the kind of part and its name, and what of it changed."""
 
-    `alias_marks` say as whom other visitors' aliases know it, `roots` into whom people that
-    it was identified as are merged, `owned` which of its form fills another system says whose
-    they are.
-    """
-
-    __slots__ = ("_changed", "alias_marks", "fills", "identifications", "owned", "roots", "unlinks", "verdicts")
+    __slots__ = ("_by_kind", "_changed")
 
     def __init__(self) -> None:
-        self.identifications: dict[str, Identification] = {}
-        self.fills: dict[str, FormFill] = {}
-        self.unlinks: dict[str, Unlink] = {}
-        self.verdicts: dict[str, Verdict] = {}
-        self.alias_marks: dict[str, Mark] = {}
-        self.roots: dict[str, tuple[str, str]] = {}
-        self.owned: dict[str, str] = {}
+        self._by_kind: dict[str, dict[str, Any]] = {}  # of most visitors nothing is said
         self._changed: Changes = {}
 
-    def load(self, name: str, value: bytes) -> None:
-        """Take a part as it is at rest, or as it is reported."""
-        kind = name[0]
-        if kind == IDENTIFICATION:
-            self.identifications[name] = _unpack_identification(value)
-        elif kind == FILL:
-            self.fills[name] = _unpack_fill(value)
-        elif kind == UNLINK:
-            self.unlinks[name] = _unpack_unlink(value)
-        elif kind == VERDICT:
-            self.verdicts[name] = _unpack_verdict(value)
-        elif kind == MARK:
-            at, person = _unpack_mark(value)
-            self.alias_marks[name] = Mark(at, id_in(name), person)
-        elif kind == ROOT:
-            self.roots[name] = _unpack_root(value)
-        elif kind == OWNED:
-            self.owned[name] = id_in(name)
+    # --- what is said ---------------------------------------------------------------
 
-    def hear(self, report: Report) -> None:
-        """Keep what is reported of the visitor, under the tag of who reports it."""
-        for name, value in report.changes.items():
-            mine = under(report.tag, name)
-            self._changed[mine] = value
-            if value is None:
-                self._of(mine[0]).pop(mine, None)
-            else:
-                self.load(mine, value)
+    def identifications(self) -> Mapping[str, Identification]:
+        """The messages that name people."""
+        return self._of(IDENTIFICATION)
+
+    def fills(self) -> Mapping[str, FormFill]:
+        """The forms filled in."""
+        return self._of(FILL)
+
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """Which messages are a bot's, by the visitor's own and by what its partition's roll reports."""
+        return self._of(VERDICT)
+
+    def alias_marks(self) -> Mapping[str, Mark]:
+        """As whom aliases of other visitors name it."""
+        return self._of(MARK)
+
+    def roots(self) -> dict[str, str]:
+        """Into whom the people are merged whose roots it watches."""
+        return dict(self._of(ROOT).values())
+
+    def owned(self) -> set[str]:
+        """The ids of form fills of which another system says whose they are."""
+        return {*self._of(OWNED).values()}
+
+    def unlinks(self) -> Mapping[str, Unlink]:
+        """The withdrawals of messages' links."""
+        return self._of(UNLINK)
+
+    def withdrawn(self) -> set[str]:
+        """The ids of messages whose links were withdrawn."""
+        return {unlink.unlinks for unlink in self.unlinks().values()}
+
+    def includes(self, message_id: str) -> bool:
+        """Is there a message with this id that names people, or a form fill?"""
+        return f"{IDENTIFICATION}:{message_id}" in self.identifications() or f"{FILL}:{message_id}" in self.fills()
+
+    def _of(self, kind: str) -> dict[str, Any]:
+        return self._by_kind.get(kind, _NOTHING)
+
+    # --- facts and reports in -------------------------------------------------------
 
     def standing(self, fact: Statement) -> Statement | None:
         """The fact that is kept under the id of this one, of whatever sort."""
@@ -89,32 +96,43 @@ class Statements:
     def keep(self, fact: Statement, instead_of: Statement | None) -> None:
         """Keep a fact, and no more the one that stood under its id."""
         if instead_of is not None:
-            kind = _KIND_OF[type(instead_of)]
-            name = f"{kind}:{instead_of.id}"
-            del self._of(kind)[name]
+            name = _part_of(instead_of)
+            del self._by_kind[name[0]][name]
             self._changed[name] = None
-        kind = _KIND_OF[type(fact)]
-        name = f"{kind}:{fact.id}"
-        self._of(kind)[name] = fact
+        name = _part_of(fact)
+        self._by_kind.setdefault(name[0], {})[name] = fact
         self._changed[name] = pack(fact)
 
-    def _of(self, kind: str) -> dict[str, Any]:
-        """What parts of this kind say."""
-        kinds: dict[str, dict[str, Any]] = {
-            IDENTIFICATION: self.identifications, FILL: self.fills, UNLINK: self.unlinks, VERDICT: self.verdicts,
-            MARK: self.alias_marks, ROOT: self.roots, OWNED: self.owned,
-        }  # fmt: skip
-        return kinds[kind]
+    def hear(self, report: Report) -> None:
+        """Keep what is reported of the visitor, under the tag of who reports it."""
+        for name, value in report.changes.items():
+            mine = under(report.tag, name)
+            self._changed[mine] = value
+            if value is None:
+                self._of(mine[0]).pop(mine, None)
+            else:
+                self.load(mine, value)
+
+    # --- at rest --------------------------------------------------------------------
+
+    def load(self, name: str, value: bytes) -> None:
+        """Take a part as it is at rest, or as it is reported."""
+        self._by_kind.setdefault(name[0], {})[name] = _said_by(name, value)
 
     def changes(self) -> Changes:
         """The parts that changed since this was last asked."""
         changes, self._changed = self._changed, {}
         return changes
 
-    def includes(self, message_id: str) -> bool:
-        """Is there a message with this id that names people, or a form fill?"""
-        return f"{IDENTIFICATION}:{message_id}" in self.identifications or f"{FILL}:{message_id}" in self.fills
 
-    def withdrawn(self) -> set[str]:
-        """The ids of messages whose links were withdrawn."""
-        return {unlink.unlinks for unlink in self.unlinks.values()}
+def _part_of(fact: Statement) -> str:
+    return f"{_KIND_OF[type(fact)]}:{fact.id}"
+
+
+def _said_by(name: str, value: bytes) -> Any:
+    """What the part says."""
+    kind = name[0]
+    if kind == MARK:
+        at, person = _unpack_mark(value)
+        return Mark(at, id_in(name), person)
+    return id_in(name) if kind == OWNED else _UNPACK[kind](value)

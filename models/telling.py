@@ -34,6 +34,8 @@ class Telling:
 
     def loaded(self) -> None:
         """Everybody was told of the state at rest."""
+        if not self._owners.name_anybody():
+            return
         self._claims = claims_of(self._visitor, self._owners)
         self._marks = self._owners.telling_marks()
         sessions = self._owners.timeline.sessions
@@ -71,7 +73,7 @@ class Telling:
     def _in_doubt(self) -> Sequence[Session]:
         """The sessions of which something else may have to be told than was."""
         timeline = self._owners.timeline
-        retouched = [session for session in timeline.changed.values() if session.retouched]
+        retouched = [session for session in timeline.changed() if session.retouched]
         if not self._owners.is_stale:
             return retouched
         old, new = self._marks, self._owners.telling_marks()

@@ -23,15 +23,16 @@ class Session:
     """Hits with no gap between them, in order; `name` is the part it is kept in.
 
     `told` is what was last reported of it; `retouched` says that its touches may differ since,
-    `names_people` that any of its hits carried a user id.
+    `is_changed` that it is to be kept anew, `names_people` that any of its hits carried a user id.
     """
 
-    __slots__ = ("arrived", "hits", "names_people", "retouched", "stored", "told")
+    __slots__ = ("arrived", "hits", "is_changed", "names_people", "retouched", "stored", "told")
 
     def __init__(self, hits: list[Hit], stored: str | None = None) -> None:
         self.hits = hits
         self.stored = stored
         self.retouched = stored is None
+        self.is_changed = False
         self.arrived: list[Arrived] | None = None
         self.told = UNTOLD
         self.names_people = any([hit.person for hit in hits])
@@ -46,11 +47,10 @@ class Timeline:
     """The hits of a visitor that count, by session, oldest first; `aside` are those of bots.
 
     `ids` are the instants of those that count; `storms` says that so many came at once that
-    all are a bot's. `changed` are the sessions to be kept anew, by id(), `gone` those that are
-    no longer.
+    all are a bot's. `gone` are the sessions that are no longer since the last flush.
     """
 
-    __slots__ = ("_rules", "aside", "changed", "gone", "ids", "sessions", "storms")
+    __slots__ = ("_changed", "_rules", "aside", "gone", "ids", "sessions", "storms")
 
     def __init__(self, rules: VisitorRules) -> None:
         self._rules = rules
@@ -58,7 +58,7 @@ class Timeline:
         self.aside = Aside()
         self.ids: dict[str, int] = {}
         self.storms = False
-        self.changed: dict[int, Session] = {}
+        self._changed: list[Session] = []
         self.gone: list[Session] = []
 
     # --- at rest --------------------------------------------------------------------
@@ -82,12 +82,22 @@ class Timeline:
         for session in self.gone:
             if session.stored:
                 changes[session.stored] = None
-        for session in self.changed.values():
+        for session in self.changed():
+            session.is_changed = False
             if session.stored is None:
                 session.stored = session.name
             changes[session.stored] = pack_hits(session.hits)
-        self.changed, self.gone = {}, []
+        self._changed, self.gone = [], []
         return changes
+
+    def changed(self) -> list[Session]:
+        """The sessions to be kept anew."""
+        return [session for session in self._changed if session.is_changed]
+
+    def _change(self, session: Session) -> None:
+        if not session.is_changed:
+            session.is_changed = True
+            self._changed.append(session)
 
     # --- looking up -----------------------------------------------------------------
 
@@ -170,10 +180,11 @@ class Timeline:
         """Put a hit in that is later than all others; its session is the last one, or a new one."""
         if not session.hits:
             self.sessions.append(session)
+        if hit.origin is not None:
+            session.arrived = None
         session.hits.append(hit)
-        session.arrived = None
         self.ids[hit.id] = hit.at
-        self.changed[id(session)] = session
+        self._change(session)
 
     def cut_anew(self, at: int, adding: Hit | None = None, removing: Hit | None = None) -> range:
         """Put a hit in or take one out at `at`, and cut sessions anew; the numbers of the new ones.
@@ -216,9 +227,9 @@ class Timeline:
         self.sessions[begin:end] = fresh
         self.gone += old
         for session in old:
-            self.changed.pop(id(session), None)
+            session.is_changed = False
         for session in fresh:
-            self.changed[id(session)] = session
+            self._change(session)
         return range(begin, begin + len(fresh))
 
     def retouch(self, number: int) -> None:
@@ -226,4 +237,4 @@ class Timeline:
         if 0 <= number < len(self.sessions):
             session = self.sessions[number]
             session.retouched = True
-            self.changed[id(session)] = session
+            self._change(session)

@@ -62,7 +62,7 @@ class VisitorCounts:
 
     def _null_path(self) -> list[str]:
         """The channels by which a visitor came who belongs to nobody, within the lookback of the latest touch."""
-        sessions, fills = self._owners.timeline.sessions, self._owners.statements.fills
+        sessions, fills = self._owners.timeline.sessions, self._owners.statements.fills()
         if not (sessions or fills) or self._owners.telling_marks():
             return []
         found = sorted(self._nobodys_fills()) if fills else []
@@ -89,7 +89,7 @@ class VisitorCounts:
     def _nobodys_fills(self) -> list[Arrived]:
         """The forms filled in that name nobody, unless another system says whose they are."""
         statements = self._owners.statements
-        withdrawn, owned = statements.withdrawn(), {*statements.owned.values()}
+        withdrawn, owned = statements.withdrawn(), statements.owned()
         found = []
         for fill in self._owners.fills():
             person = None if fill.id in withdrawn else fill.identification.person
