@@ -56,7 +56,9 @@ def _append_plain(hits: Sequence[Hit], owners: Owners, counts: VisitorCounts) ->
             continue
         if hit.origin is not None or hit.person is not None:
             counts.remember_path()
-        _append(hit, session, owners)
+            _append_special(hit, session, owners)
+        else:
+            _append(hit, session, owners)
         newest = at
     return others
 
@@ -75,13 +77,19 @@ def _is_full(hits: Sequence[Hit], at: int, longest: int) -> bool:
 
 def _append(hit: Hit, session: Session, owners: Owners) -> None:
     """Append a hit later than all others to the last session, or to a new one."""
-    timeline, person = owners.timeline, hit.person
     if not session.retouched and owners.may_be_known():
-        is_seen = hit.origin is not None or owners.are_named_from(hit.at) or owners.rules.is_hot(hit.path)
-        session.retouched = is_seen
-    timeline.append(hit, session)
-    if person is not None:
-        owners.take_name(hit, person, session)
+        session.retouched = owners.are_named_from(hit.at) or owners.rules.is_hot(hit.path)
+    owners.timeline.append(hit, session)
+
+
+def _append_special(hit: Hit, session: Session, owners: Owners) -> None:
+    """Append a hit that may come from somewhere, or name its person."""
+    if hit.origin is not None:
+        session.arrived = None
+        session.retouched = True
+    _append(hit, session, owners)
+    if hit.person is not None:
+        owners.take_name(hit, hit.person, session)
 
 
 def _meet(hit: Hit, known: Hit, owners: Owners) -> Conflict:
@@ -111,7 +119,7 @@ def _insert(hit: Hit, owners: Owners) -> None:
     if fills and any([fill.at >= hit.at for fill in fills.values()]):
         owners.restate()  # a form filled in later may have been filled in under its source
     if not sessions or hit.order > sessions[-1].hits[-1].order:
-        _append(hit, owners.timeline.last_for(hit.at), owners)
+        _append_special(hit, owners.timeline.last_for(hit.at), owners)
     else:
         _cut_anew(hit.at, owners, adding=hit)
 

@@ -82,11 +82,12 @@ class Timeline:
         for session in self.gone:
             if session.stored:
                 changes[session.stored] = None
-        for session in self.changed():
-            session.is_changed = False
-            if session.stored is None:
-                session.stored = session.name
-            changes[session.stored] = pack_hits(session.hits)
+        for session in self._changed:
+            if session.is_changed:
+                session.is_changed = False
+                if session.stored is None:
+                    session.stored = session.name
+                changes[session.stored] = pack_hits(session.hits)
         self._changed, self.gone = [], []
         return changes
 
@@ -180,8 +181,6 @@ class Timeline:
         """Put a hit in that is later than all others; its session is the last one, or a new one."""
         if not session.hits:
             self.sessions.append(session)
-        if hit.origin is not None:
-            session.arrived = None
         session.hits.append(hit)
         self.ids[hit.id] = hit.at
         self._change(session)
