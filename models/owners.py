@@ -59,16 +59,16 @@ class Owners:
         said = said_of(verdicts.values(), at, message_id) if verdicts else None
         return is_listed or self.timeline.storms if said is None else said
 
-    def _is_a_bots(self, message: Identification) -> bool:
-        return self.is_bots(message.at, message.id, message.is_listed)
+    def _counts(self, message: Identification) -> bool:
+        return not self.is_bots(message.at, message.id, message.is_listed)
 
     def identifications(self) -> list[Identification]:
         """Those that count: no bot's."""
-        return [each for each in self.statements.identifications().values() if not self._is_a_bots(each)]
+        return [each for each in self.statements.identifications().values() if self._counts(each)]
 
     def fills(self) -> list[FormFill]:
         """The form fills that count."""
-        return [fill for fill in self.statements.fills().values() if not self._is_a_bots(fill.identification)]
+        return [fill for fill in self.statements.fills().values() if self._counts(fill.identification)]
 
     def messages(self) -> list[Identification]:
         """All that name people, form fills among them."""

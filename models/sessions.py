@@ -113,6 +113,10 @@ def seen_under(session: Sequence[Hit]) -> list[tuple[Opened, list[Hit]]]:
     if len(came) <= 1:  # nearly all sessions
         first = session[came[0] if came else 0]
         return [(Opened(first, first.origin or DIRECT), list(session[came[0] :] if came else session))]
+    return _seen_under_each(session)
+
+
+def _seen_under_each(session: Sequence[Hit]) -> list[tuple[Opened, list[Hit]]]:
     sources = Sources()
     seen: dict[str, list[Hit]] = {}
     under: list[Hit] | None = None

@@ -3,6 +3,7 @@
 import ast
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,14 @@ def test_models_import_no_io_and_nothing_but_msgspec(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "models" / "batch").glob("*.py")), ids=lambda path: path.name)
 def test_the_batch_shares_no_code_with_what_keeps_moves_and_restates(path: Path) -> None:
     assert not imports_of(path) & {f"models.{name}" for name in INCREMENTAL}
+
+
+@pytest.mark.parametrize("package", ["models", "streams"])
+def test_imports_go_one_way(package: str) -> None:
+    files = (ROOT / package).rglob("*.py")
+    imported = {".".join(file.relative_to(ROOT).with_suffix("").parts): imports_of(file) for file in files}
+
+    TopologicalSorter(imported).prepare()  # raises where there is a circle
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "streams").glob("*.py")), ids=lambda path: path.name)
