@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from models.channels import Origin
 from models.facts import Utm
-from models.identity import host_of
+from models.identity import ascii_host, host_of
 from models.settings import Settings
 
 _UTM_NAMES = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
@@ -30,11 +30,11 @@ def arrivals(settings: Settings, registrable: Callable[[str], str | None]) -> Ar
     `registrable` gives a host's registrable domain, None where it has none.
     """
     site = lru_cache(maxsize=50_000)(lambda host: registrable(host) or "")
-    own = {name.lower() for name in settings.own_domains}
-    excluded = {name.lower() for name in settings.excluded_referrers}
+    own = {ascii_host(name.lower()) for name in settings.own_domains}
+    excluded = {ascii_host(name.lower()) for name in settings.excluded_referrers}
 
     def referrer_of(referrer: str, host: str) -> str:
-        came_from = host_of(referrer) if referrer else ""
+        came_from = ascii_host(host_of(referrer)) if referrer else ""
         if not came_from or came_from == host or _parents(came_from) & excluded:
             return ""
         domain = site(came_from)

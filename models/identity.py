@@ -73,6 +73,14 @@ def host_of(url: str) -> str:
     return found.group(1).rstrip(".").lower() if found else ""
 
 
+def ascii_host(host: str) -> str:
+    """The host as it is written in ASCII; one that cannot be is left as it is."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return host
+
+
 def account_id(text: str, registrable: Callable[[str], str | None]) -> str:
     """A host name means its registrable domain, any other text is a CRM id as it is."""
     is_host = "." in text and host_of(text) == text.lower().rstrip(".") and " " not in text

@@ -71,9 +71,15 @@ def account_of(
     grouped = max(groups, default=None)
     if grouped is not None:
         return grouped[2]
-    domains = (email_domain(email, rules.registrable) for email in emails)
-    business = (domain for domain in domains if domain and not rules.free_mail(domain))
-    return next(business, person)
+    domains = (_business_domain(email, rules) for email in emails)
+    return next((domain for domain in domains if domain), person)
+
+
+def _business_domain(email: str, rules: Rules) -> str | None:
+    """The registrable domain of a business e-mail; None where anybody can have an address of that host or domain."""
+    domain = email_domain(email, rules.registrable)
+    anybodys = domain is None or rules.free_mail(domain) or rules.free_mail(email.rpartition("@")[2])
+    return None if anybodys else domain
 
 
 def lead_moment(first_named: int, contacts: Collection[Contact]) -> int:

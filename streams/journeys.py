@@ -79,8 +79,8 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
 
 
 async def known_account(redis: Any, rules: Rules, text: str) -> Account:
-    """The account of that id, or of the registrable domain of that host name."""
-    for name in dict.fromkeys((account_id(text, rules.registrable), text)):
+    """The account of that very id, else of the registrable domain of that host name."""
+    for name in dict.fromkeys((text, account_id(text, rules.registrable))):
         account = cast(Account, await entity_at_rest(redis, rules, f"account:{name}"))
         if account.parts:
             return account

@@ -20,7 +20,7 @@ def registrable(host: str) -> str | None:
         ascii_host = host.strip().strip(".").lower().encode("idna").decode()
     except UnicodeError:
         return None
-    if "." not in ascii_host or ascii_host.replace(".", "").isdigit() or ":" in ascii_host:
+    if "." not in ascii_host or ascii_host.rpartition(".")[2].isdigit() or ":" in ascii_host:
         return None
     return _suffixes.privatesuffix(ascii_host)
 

@@ -563,8 +563,9 @@ class Reader:
         domain = self.registrable(host)
         if not domain or not host:
             return None
-        listed = {entry.lower() for entry in [*self.settings["excluded_referrers"], *self.settings["own_domains"]]}
-        labels = host.rstrip(".").lower().split(".")
+        entries = [*self.settings["excluded_referrers"], *self.settings["own_domains"]]
+        listed = {entry.lower().encode("idna").decode() for entry in entries}
+        labels = host.rstrip(".").lower().encode("idna").decode().split(".")
         if any(".".join(labels[i:]) in listed for i in range(len(labels))) or domain == self.registrable(own_host):
             return None
         return domain
