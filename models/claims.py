@@ -25,13 +25,12 @@ def claims_of(visitor: str, owners: Owners) -> Contents:
 def _claims(visitor: str, owners: Owners) -> list[Claim]:
     claims = [(f"person:{person}", f"{KNOWN}:", pack(at)) for person, at in _first_named(owners).items()]
     withdrawn = owners.statements.withdrawn()
-    fills = owners.fills()
     said = [(IDENTIFICATION, message) for message in owners.identifications()]
-    said += [(FILL, fill.identification) for fill in fills]
+    said += [(FILL, fill.identification) for fill in owners.fills()]
     for kind, message in said:
         if message.id not in withdrawn:
             claims += _links(kind, message, visitor)
-    for fill in fills:
+    for fill in owners.touching_fills():
         person = None if fill.id in withdrawn else fill.identification.person
         claims += _touches(fill, person, visitor, owners)
     return claims + _watches(visitor, owners)

@@ -75,13 +75,17 @@ class Identification(Struct, frozen=True, array_like=True):
 
 
 class FormFill(Struct, frozen=True, array_like=True):
-    """A form filled in; `identification` says whom it names."""
+    """A form filled in; `identification` says whom it names.
+
+    It `is_touch` when its event is one of `form_events`; else it does no more than identify.
+    """
 
     identification: Identification
     url: str
     referrer: str
     utm: Utm | None
     external_id: str | None = None
+    is_touch: bool = True
 
     @property
     def at(self) -> int:

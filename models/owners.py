@@ -70,6 +70,10 @@ class Owners:
         """The form fills that count."""
         return [fill for fill in self.statements.fills().values() if self._counts(fill.identification)]
 
+    def touching_fills(self) -> list[FormFill]:
+        """Those of them that are touches."""
+        return [fill for fill in self.fills() if fill.is_touch]
+
     def messages(self) -> list[Identification]:
         """All that name people, form fills among them."""
         return [*self.identifications(), *[fill.identification for fill in self.fills()]]

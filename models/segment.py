@@ -82,7 +82,11 @@ def read_view(
 
 
 def read_form_fill(raw: Segment, value: bytes, at: int, settings: Settings) -> FormFill:
-    """A form filled in. Raises BadInput."""
+    """A form filled in, or another track call that lies among them. Raises BadInput."""
+    if raw.type not in (None, "track"):
+        raise BadInput("form-fills.type", "track", raw.type)
+    if raw.event is not None and raw.event not in settings.form_events:
+        return FormFill(_identify(raw, at, None, FORM_FILLS, settings), "", "", None, is_touch=False)
     emails = (
         raw.properties.email if raw.properties else None,
         raw.context.traits.email if raw.context and raw.context.traits else None,

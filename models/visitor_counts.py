@@ -91,7 +91,7 @@ class VisitorCounts:
         statements = self._owners.statements
         withdrawn, owned = statements.withdrawn(), statements.owned()
         found = []
-        for fill in self._owners.fills():
+        for fill in self._owners.touching_fills():
             person = None if fill.id in withdrawn else fill.identification.person
             if person is None and fill.id not in owned:
                 origin, _ = self._owners.timeline.source_of(fill)

@@ -54,6 +54,14 @@ def test_a_user_id_and_an_email_named_together_are_linked() -> None:
     assert named.links == (("U1", "ada+x@acme.com"),)
 
 
+def test_a_track_call_whose_event_is_no_form_does_no_more_than_identify() -> None:
+    clicked = read("form-fills", type="track", event="Clicked", anonymousId="v", userId="u", traits={"email": "a@b.co"})
+
+    assert isinstance(clicked, FormFill)
+    assert not clicked.is_touch
+    assert (clicked.identification.person, clicked.identification.links) == ("u", ())
+
+
 def test_a_form_fills_email_is_looked_for_in_three_places() -> None:
     for place in (
         {"properties": {"email": "a@b.co"}},
@@ -118,6 +126,7 @@ def test_amounts_are_exact_whether_numbers_or_plain_decimal_strings(text: str, a
         ("billing", {"type": "payment", "dealId": "D", "amount": 1}, "billing.type"),
         ("page-views", {}, "page-views"),
         ("page-views", {"anonymousId": "v", "properties": {"url": 7}}, "page-views.properties.url"),
+        ("form-fills", {"type": "page", "anonymousId": "v"}, "form-fills.type"),
         ("identities", {"type": "unlink", "anonymousId": "v"}, "identities.unlinks"),
         ("identities", {"type": "group", "userId": "u"}, "identities.groupId"),
         ("contact-changes", {"person": "guest", "source": "crm"}, "contact-changes.person"),
@@ -152,6 +161,10 @@ def test_an_empty_account_is_none_as_exports_write_it(topic: str, named: dict[st
 
     assert isinstance(fact, ContactChange | DealChange)
     assert fact.account is None
+
+
+def test_an_id_that_ends_in_a_number_is_no_host_name() -> None:
+    assert account_id("HubSpot.17", registrable) == "HubSpot.17"
 
 
 def test_a_host_name_with_the_roots_dot_is_the_same_host() -> None:

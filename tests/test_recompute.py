@@ -24,7 +24,8 @@ from models.errors import BadInput
 from models.filters import label_in
 from models.recompute import Books, recompute
 from models.rules import Rules
-from streams.reference import is_bot
+from models.settings import Settings
+from streams.reference import is_bot, rules_from
 from tests import oracle
 from tests.worlds import RECORDED, VARIANTS, RawFact, rules, without_ties, world, worlds
 
@@ -295,6 +296,28 @@ def test_more_persons_than_a_visitor_may_be_end_all_its_identifications():
     assert not recompute(facts, rules(1)).journeys
     assert recompute(facts, rules(1)).counts[Count(SHARED, "visitor\0v1")] == (3,)
     assert recompute(facts[:-1], rules(1)).journeys
+
+
+def test_whoever_has_an_address_at_a_free_mail_host_is_an_account_of_their_own():
+    books = recompute([call("2026-02-01T10:00:00Z", "hal@mail.austria.com")], rules())
+
+    assert list(books.journeys) == ["hal@mail.austria.com"]
+
+
+def test_a_track_call_whose_event_is_no_form_identifies_and_is_no_touch():
+    clicked = {"type": "track", "event": "Clicked", "timestamp": "2026-02-01T10:00:00Z", "anonymousId": "v1"}
+
+    books = recompute([fact("form-fills", messageId="c", userId="u1", **clicked)], rules())
+
+    assert list(books.leads) == ["u1"]
+    assert not books.journeys
+
+
+def test_an_own_domain_is_no_source_in_whatever_form_it_is_written():
+    arrive = rules_from(Settings(own_domains=("Bücher.example",))).arrive
+
+    assert arrive("https://site.com/", "https://shop.xn--bcher-kva.example/", None).origin is None
+    assert arrive("https://site.com/", "https://bücher.example/", None).origin is None
 
 
 def test_a_claimed_domain_counts_for_the_account_that_claims_it():

@@ -61,7 +61,7 @@ _VARIANTS = (
         identity=Identity(persons_per_visitor=1, emails_per_user_id=2),
         lookback=Lookback(lead=1, opportunity=30, won=90),
         pipelines={"partner": Pipeline(won=("signed", "closed_won"), lost=("dead",))},
-        own_domains=("acme.com",),
+        own_domains=("acme.com", "Bücher.example"),
     ),
     Settings(
         rates=_RATES,
@@ -107,7 +107,7 @@ def rules(variant: int = 0) -> Rules:
 
 _PEOPLE = (
     "ann@acme.com", " Bob@ACME.com", "cy@gmail.com", "dee@beta.de", "eve@mail.beta.de", "fox@corp",
-    "u1", "u2", "Gus", 7,
+    "hal@mail.austria.com", "u1", "u2", "Gus", 7,
 )  # fmt: skip
 _NOBODY = ("null", "Undefined ", "", 0, -1, "test@acme.com", "noreply@beta.de", True)
 _VISITORS = ("v1", "v2", "v3", "u1", "cy@gmail.com", 99)
@@ -122,7 +122,7 @@ _ATTRIBUTES = {
     "segment": (True, False, None),
 }
 _DEALS = ("d1", "d2", "d3")
-_EVENTS = ("Form Submitted", "Signed Up", "Lead Captured")
+_EVENTS = ("Form Submitted", "Signed Up", "Lead Captured", "Clicked")
 _QUERIES = (
     "", "", "", "?utm_source=News&utm_medium=email", "?utm_source=news&utm_medium=Email&utm_campaign=Spring",
     "?gclid=1", "?fbclid=2", "?li_fat_id=3&utm_campaign=x", "?utm_source=google&utm_medium=cpc&gclid=4",
@@ -132,7 +132,8 @@ _QUERIES = (
 _REFERRERS = (
     None, None, "", "https://www.google.com/", "https://news.example.org/a", "https://blog.example.org/b",
     "https://youtube.com/x", "https://checkout.stripe.com/pay", "https://accounts.google.com/o", "https://shop.site.com/",
-    "https://acme.com/", "https://chatgpt.com", "http://localhost:3000/",
+    "https://acme.com/", "https://shop.xn--bcher-kva.example/", "https://bücher.example/", "https://chatgpt.com",
+    "http://localhost:3000/",
 )  # fmt: skip
 _CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 _AGENTS = (

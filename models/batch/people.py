@@ -123,7 +123,7 @@ class People:
 
     def _add_visitor(self, name: str, kept: Facts, withdrawn: set[str], marks: list[Mark]) -> None:
         sessions = cut(sorted(kept.of(PAGE_VIEWS).get(name, {}).values()), kept.rules)
-        fills = list(kept.of(FORM_FILLS).get(name, {}).values())
+        fills = [fill for fill in kept.of(FORM_FILLS).get(name, {}).values() if fill.is_touch]
         people = {self.root(mark.person) for mark in marks}
         crowd = len(people) if len(people) > kept.rules.settings.identity.persons_per_visitor else 0
         self.visitors.append(Visitor(name, sessions, fills, withdrawn, [] if crowd else marks, crowd))
