@@ -57,17 +57,21 @@ def forecast(chances: bool, lead_quality: bool, backtest: bool, style: Style, **
     """What will be won: pot, pipeline and new business apart, and the range from P10 to P90."""
     if chances + lead_quality + backtest > 1:
         raise click.UsageError("--chances, --lead-quality and --backtest exclude each other")
-    if chances or lead_quality:
-        rows = _told(outlook.chances if chances else outlook.lead_quality, asked, "day", "where")
-        show(rows, style)
+    if chances:
+        show(_told("--chances", outlook.chances, asked, "day", "where"), style)
+    elif lead_quality:
+        show(_told("--lead-quality", outlook.lead_quality, asked, "day", "where"), style)
     elif backtest:
-        _show_backtest(_told(outlook.backtest, asked, "ahead", "since", "until", "where"), style)
+        _show_backtest(_told("--backtest", outlook.backtest, asked, "ahead", "since", "until", "where"), style)
     else:
-        _show_forecast(_told(outlook.forecast, asked, "grain", "periods", "day", "where"), style)
+        _show_forecast(_told("a forecast", outlook.forecast, asked, "grain", "periods", "day", "where"), style)
 
 
-def _told(report: Callable[..., Awaitable[Any]], asked: Row, *names: str) -> Any:
-    """What the report says, asked with those of the options."""
+def _told(what: str, report: Callable[..., Awaitable[Any]], asked: Row, *names: str) -> Any:
+    """What the report says, asked with those of the options; UsageError when others ask for what it does not have."""
+    for each in click.get_current_context().command.params:
+        if each.name in asked.keys() - set(names) and asked[each.name] not in (each.default, None):
+            raise click.UsageError(f"{each.opts[0]} does not go with {what}")
     return on_tables(lambda redis, settings: report(redis, settings, **{name: asked[name] for name in names}))
 
 

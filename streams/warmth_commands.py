@@ -15,7 +15,7 @@ from streams.warmth import MOST
 
 MOST_REASONS = 2
 """So many causes fit a line; JSON has all."""
-_LIMIT = click.option("--limit", default=MOST, show_default=True, help="At most so many of each state.")
+_LIMIT = click.option("--limit", default=MOST, show_default=True, help="At most so many (of each state).")
 
 
 @click.command()

@@ -243,6 +243,9 @@ def test_only_tables_round_instants_and_numbers(capsys: pytest.CaptureFixture[st
     ("command", "said"),
     [
         (("report", "forecast", "--chances", "--lead-quality"), "--chances, --lead-quality and --backtest exclude"),
+        (("report", "forecast", "--from", "2026-01"), "--from does not go with a forecast"),
+        (("report", "forecast", "--backtest", "--day", "2026-01-01"), "--day does not go with --backtest"),
+        (("report", "forecast", "--chances", "--grain", "year"), "--grain does not go with --chances"),
         (("wait", "--timeout", "-1"), "--timeout"),
         (("alerts", "test", "--route", "a", "--to", "b"), "--route and --to exclude each other"),
     ],
