@@ -1,10 +1,10 @@
 """Which routes let an alert through, and where it goes.
 
 All routes that match apply, and each destination gets the alert once: by the first of them, in the
-order of the settings. Values are compared trimmed and without case, sizes by their band.
+order of the settings. Names and values are compared trimmed and without case, sizes by their band.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from models.alerts import Alert, Attribute
@@ -30,7 +30,7 @@ def matches(route: Route, alert: Alert, open_amount: Decimal) -> bool:
     attributes = alert.account.attributes
     return (
         _transition_matches(route, alert)
-        and all(_is_among(values, (attributes.get(name),), name) for name, values in route.where.items())
+        and all(_has(attributes, name.strip().lower(), values) for name, values in route.where.items())
         and _is_among(route.owner, (alert.account.owner,))
         and _is_among(route.cause_teams, (touch.team for touch in alert.touches))
         and _is_among(route.cause_channels, (touch.channel for touch in alert.touches))
@@ -45,6 +45,10 @@ def matches(route: Route, alert: Alert, open_amount: Decimal) -> bool:
 def _transition_matches(route: Route, alert: Alert) -> bool:
     wanted = route.transitions
     return not wanted or alert.transition in wanted or (alert.rewarmed and "rewarmed" in wanted)
+
+
+def _has(attributes: Mapping[str, Attribute | None], name: str, wanted: Attribute | tuple[Attribute, ...]) -> bool:
+    return _is_among(wanted, (attributes.get(name),), name)
 
 
 def _is_among(wanted: Attribute | tuple[Attribute, ...], values: Iterable[Attribute | None], name: str = "") -> bool:

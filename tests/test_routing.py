@@ -73,6 +73,7 @@ def test_what_is_no_alert_is_refused(value: bytes | None) -> None:
         ({"transitions": ("cooled", "cooling")}, False),
         ({"transitions": ("rewarmed",)}, True),
         ({"where": {"industry": ("software", " Testing ")}}, True),
+        ({"where": {" Industry": "testing", "Size": "11-50"}}, True),
         ({"where": {"industry": "testing", "country": "de"}}, False),
         ({"where": {"country": ("(none)",)}}, True),
         ({"where": {"size": "11-50", "vip": (True,)}}, True),
