@@ -13,8 +13,8 @@ from streams.journeys import Document
 from streams.printing import Row, Style, show
 from streams.warmth import MOST
 
-MOST_REASONS = 2
-"""So many causes fit a line; JSON has all."""
+MOST_REASONS = 5
+"""So many causes are shown on a line; JSON has all."""
 _LIMIT = click.option("--limit", default=MOST, show_default=True, help="At most so many (of each state).")
 
 
@@ -87,11 +87,11 @@ def _transition(alert: Document) -> dict[str, Any]:
         "from": alert["from"],
         "to": alert["to"],
         "score": f"{alert['score']['before']:.2f} → {alert['score']['after']:.2f}",
-        "because of": "; ".join(_reasons(alert)),
+        "because of": "; ".join(reasons(alert)),
     }
 
 
-def _reasons(alert: Document) -> Iterator[str]:
+def reasons(alert: Document) -> Iterator[str]:
     """What lifted the account, and what had cooled it; or what let it go cold."""
     for cause in alert["causes"][:MOST_REASONS]:
         share = f" {cause['share']:.0%}" if cause["share"] is not None else ""
@@ -101,7 +101,7 @@ def _reasons(alert: Document) -> Iterator[str]:
     if alert["cooled"] and alert["cooled"]["lastTouches"]:
         last = alert["cooled"]["lastTouches"][0]
         yield f"had cooled on {_day(alert['cooled']['at'])} after {_words(last)}"
-    if not alert["causes"]:
+    if alert["lastTouches"]:
         yield from (
             f"deal {deal['dealId']} in {deal['stage']} for {deal['daysInStage']} days" for deal in alert["deals"]
         )

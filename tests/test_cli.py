@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from models import errors
 from models.settings import Kafka, Settings
 from models.settings import Redis as RedisSettings
-from streams import cli, embedded, printing, topics
+from streams import cli, embedded, printing, topics, warmth_commands
 
 NAMES = (
     "dev",
@@ -263,3 +264,24 @@ def test_a_table_without_rows_says_so(capsys: pytest.CaptureFixture[str]) -> Non
     printing.show([], "csv", ("stage", "amount"))
 
     assert capsys.readouterr().out == "(nothing)\n[]\nstage,amount\n"
+
+
+def test_a_transition_is_put_down_to_five_touches_or_to_the_deals_that_stood_still() -> None:
+    def cause(number: int, kind: str = "call") -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "channel": None,
+            "campaign": None,
+            "person": f"p{number}",
+            "share": None,
+            "at": "2026-04-01",
+        }
+
+    deal = {"dealId": "D1", "stage": "proposal", "daysInStage": 42}
+    upward = {"causes": [cause(number) for number in range(7)], "lastTouches": [], "cooled": None, "deals": [deal]}
+    downward = {"causes": [cause(1, "inactive")], "lastTouches": [cause(2)], "cooled": None, "deals": [deal]}
+
+    assert list(warmth_commands.reasons(upward)) == [f"call by p{number}" for number in range(5)]
+    assert list(warmth_commands.reasons(downward)) == [
+        "inactive by p1", "last touch call by p2 on 2026-04-01", "deal D1 in proposal for 42 days",
+    ]  # fmt: skip
