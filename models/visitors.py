@@ -1,10 +1,10 @@
 """A visitor: a browser or device, its hits, and the people it was identified as.
 
-The step of the visitors lane, in the order of its parts:
+The step of the visitors lane, in the modules that what it is sent goes through:
 
-    hits        ▶ placing ▶ timeline ─┐
-                                      ├▶ owners ─▶ telling, claims ▶ messages
-    statements  ────────────────────┘      └───▶ visitor_counts  ▶ counts
+    page views   ▶ placing ▶ timeline ─┐            ┌▶ telling, claims ▶ messages
+                                       ├▶ owners ───┤
+    who it is    ▶ statements ─────────┘            └▶ visitor_counts ▶ counts
 
 Sessions are kept apart as parts, so that a long history costs a new hit nothing; what is
 reported is always a function of all facts known.
