@@ -1,14 +1,13 @@
-"""The credits of one conversion: eligible touches, milestones, shares, cells.
+"""The credits of one conversion: eligible touches, milestones, shares, and what they come to.
 
 Shared by the accounts lane and the batch recomputation.
 """
 
-from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from struct import Struct
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 from models.attribution import (
     BUILT_IN,
@@ -24,13 +23,15 @@ from models.attribution import (
     team_weights,
     time_decay_weights,
 )
-from models.counts import Count, Counts, Numbers
+from models.cells import Cell, Cells, new_cell
+from models.counts import Count, Numbers
 from models.custom import CustomModel, Traits, custom_weights, factor_of
 from models.deals import Conversion
 from models.paths import CONVERTED, path_counts
 from models.rules import Rules
 from models.times import day_of
 from models.touches import Touch
+from models.vectors import numbers_of
 
 UNATTRIBUTED = "unattributed"
 DIMENSIONS = (
@@ -47,7 +48,6 @@ DIMENSIONS = (
 )
 """A value of `funnel_channel` is the funnel stage and the channel, such as `awareness:email`."""
 NO_ROLE = "none"
-_MONTH = len("2026-04")
 _PARTICIPATION = BUILT_IN.index(PARTICIPATION)
 """Where a cell keeps the numbers of the one model that does not add up."""
 _MODEL_BITS = 128
@@ -61,19 +61,6 @@ class Milestones(NamedTuple):
     lead: int | None = None
     opportunity: int | None = None
     close: int | None = None
-
-
-class Cell(NamedTuple):
-    """Where a credit is added up; `value` None is a touch without the dimension."""
-
-    conversion: str
-    dimension: str
-    day: str
-    value: str | None
-
-
-_cell: Callable[[tuple[str, str, str, str | None]], Cell] = partial(tuple.__new__, Cell)
-"""Cell(…) by half its cost: a conversion has dozens."""
 
 
 class Credit(NamedTuple):
@@ -90,9 +77,6 @@ class Credit(NamedTuple):
 
 _credit: Callable[[tuple[Touch | None, str, int]], Credit] = partial(tuple.__new__, Credit)
 """Credit(…) by half its cost."""
-
-Cells = dict[Cell, int]
-"""Cells with their numbers as one integer (see `vector`): adding cells is adding integers."""
 
 Sums = list[tuple[str, str | None, int]]
 """What a conversion's credits come to: dimension, value, numbers."""
@@ -319,7 +303,7 @@ def add_cells(cells: Cells, conversion: Conversion, sums: Sums, sign: int, rules
         place = (kind, dimension, day, value)
         have = cells.get(cast(Cell, place))  # its tuple is found as the cell is, and need not be made one
         added = numbers if sign > 0 else -numbers
-        cells[_cell(place) if have is None else cast(Cell, place)] = (have or 0) + added
+        cells[new_cell(place) if have is None else cast(Cell, place)] = (have or 0) + added
 
 
 def _participation(conversion: Conversion) -> int:
@@ -345,145 +329,3 @@ def last_converted(conversions: Iterable[Conversion]) -> dict[str, int]:
         if conversion.counted and conversion.amount is not None:
             last[conversion.kind] = max(conversion.at, last.get(conversion.kind, conversion.at))
     return last
-
-
-# --- months -----------------------------------------------------------------------------
-
-
-def by_month(cells: Mapping[Cell, int]) -> Cells:
-    """The cells added up by month, which stands where a cell has its day: long periods are read from these."""
-    months: Cells = {}
-    for (conversion, dimension, day, value), numbers in cells.items():
-        cell = _cell((conversion, dimension, day[:_MONTH], value))
-        months[cell] = months.get(cell, 0) + numbers
-    return months
-
-
-# --- at rest ----------------------------------------------------------------------------
-
-_Hash = TypeVar("_Hash")
-
-Place = tuple[str, str, bool]
-"""Which cells stand together: those of one conversion and dimension, by day or (True) by month."""
-
-
-def place_of(cell: Cell) -> Place:
-    """Where a cell stands."""
-    conversion, dimension, day, _ = cell
-    return conversion, dimension, len(day) == _MONTH
-
-
-def cell_field(cell: Cell) -> str:
-    """The field of a cell in the place where it stands."""
-    _, _, day, value = cell
-    return day if value is None else f"{day}\0{value}"
-
-
-def by_place(cells: Iterable[Cell]) -> dict[Place, list[tuple[str, Cell]]]:
-    """The cells and their fields by where they stand."""
-    places: dict[Place, list[tuple[str, Cell]]] = {}
-    for cell in cells:
-        places.setdefault(place_of(cell), []).append((cell_field(cell), cell))
-    return places
-
-
-def by_table(counts: Iterable[Count]) -> dict[str, list[tuple[str, Count]]]:
-    """The counts and their fields by table."""
-    tables: dict[str, list[tuple[str, Count]]] = {}
-    for count in counts:
-        tables.setdefault(count.table, []).append((count.field, count))
-    return tables
-
-
-Packed = tuple[list[str | bytes], list[str]]
-"""What is written of a hash: fields and values in turn, and the fields that are gone."""
-
-
-def packed_by_place(cells: Cells) -> dict[Place, Packed]:
-    """What is written for cells as they are now."""
-    places: dict[Place, Packed] = {}
-    for cell, numbers in cells.items():
-        _pack(places, place_of(cell), cell_field(cell), pack_vector(numbers) if numbers else b"")
-    return places
-
-
-def packed_by_table(counts: Counts) -> dict[str, Packed]:
-    """What is written for counts as they are now."""
-    tables: dict[str, Packed] = {}
-    for (table, field), numbers in counts.items():
-        _pack(tables, table, field, pack_numbers(numbers) if any(numbers) else b"")
-    return tables
-
-
-def _pack(hashes: dict[_Hash, Packed], name: _Hash, field: str, value: bytes) -> None:
-    """Note what is written of a field; nothing: it is gone."""
-    packed = hashes.get(name)
-    if packed is None:
-        packed = hashes[name] = [], []
-    kept, gone = packed
-    if value:
-        kept.append(field)
-        kept.append(value)
-    else:
-        gone.append(field)
-
-
-# --- vectors ----------------------------------------------------------------------------
-
-
-def add_cells_of(cells: Cells, others: Cells) -> None:
-    """Add other cells to these."""
-    for cell, numbers in others.items():
-        cells[cell] = cells.get(cell, 0) + numbers
-
-
-def without_zeros(cells: Mapping[Cell, int]) -> Cells:
-    """The cells in which anything is left."""
-    return {cell: numbers for cell, numbers in cells.items() if numbers}
-
-
-@lru_cache(maxsize=1000)
-def _signs(width: int) -> int:
-    return sum(1 << (64 * place + 63) for place in range(width))
-
-
-def vector(numbers: Sequence[int]) -> int:
-    """A cell's numbers as one integer Σ number·2^(64·place): sums of vectors are vectors of sums.
-
-    Exact while every sum stays within 64 bits, signs included.
-    """
-    signs = _signs(len(numbers))
-    return (int.from_bytes(array("q", numbers).tobytes(), "little") ^ signs) - signs
-
-
-def pack_vector(numbers: int) -> bytes:
-    """A vector as signed 64-bit integers, little-endian, as many as it needs: zeros at its end are left out."""
-    width = numbers.bit_length() // 64 + 1
-    signs = _signs(width)
-    return ((numbers + signs) ^ signs).to_bytes(8 * width, "little")
-
-
-def unpack_vector(value: bytes) -> int:
-    """The vector packed in `value`."""
-    signs = _signs(len(value) // 8)
-    return (int.from_bytes(value, "little") ^ signs) - signs
-
-
-def numbers_of(numbers: int, width: int) -> list[int]:
-    """A vector's first `width` numbers: count (millionths) and amount (minor units) of each model in turn."""
-    return padded(unpack_numbers(pack_vector(numbers)), width)
-
-
-def padded(numbers: Sequence[int], width: int) -> list[int]:
-    """The numbers with zeros up to that many."""
-    return [*numbers[:width], *[0] * (width - len(numbers))]
-
-
-def pack_numbers(numbers: Sequence[int]) -> bytes:
-    """Signed 64-bit integers, little-endian."""
-    return array("q", numbers).tobytes()
-
-
-def unpack_numbers(value: bytes) -> list[int]:
-    """The integers packed in `value`."""
-    return array("q", value).tolist()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from models.conversions import Cells
+from models.cells import Cells
 from models.counts import Count, Counts, Numbers
 from models.errors import BadInput
 from models.naming import is_naming

@@ -17,7 +17,7 @@ from models.batch.journeys import journeys_of, warmth_of
 from models.batch.people import People
 from models.batch.standing import Facts, RawFact, leave_out_bots
 from models.batch.touches import touches_of
-from models.conversions import without_zeros
+from models.cells import without_zeros
 from models.counts import add_counts, without_zero_counts
 from models.filters import Where
 from models.rules import Rules

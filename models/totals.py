@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from models.alerting import Draft
-from models.conversions import Cells, add_cells_of, without_zeros
+from models.cells import Cells, add_cells_of, without_zeros
 from models.counts import Counts, add_counts, without_zero_counts
 from models.filters import cells_under, counts_under
 from models.touches import Touch

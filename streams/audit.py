@@ -18,15 +18,8 @@ import msgspec
 from models.accounts import Account
 from models.attribution import PARTICIPATION
 from models.booked import deal_credits
-from models.conversions import (
-    Cell,
-    Cells,
-    Credit,
-    by_month,
-    numbers_of,
-    unpack_vector,
-    without_zeros,
-)
+from models.cells import Cell, Cells, by_month, without_zeros
+from models.conversions import Credit
 from models.counts import Count, Counts
 from models.deals import conversions_of
 from models.errors import BadInput, Unavailable
@@ -37,6 +30,7 @@ from models.reports import Parts, id_in, pack
 from models.rules import Rules
 from models.settings import Settings, rules_fingerprint
 from models.times import to_text
+from models.vectors import numbers_of, unpack_vector
 from streams import entities, history, standing
 from streams.keys import DAYS, MONTHS, cell_of, table_key
 from streams.reference import rules_from

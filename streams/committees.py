@@ -8,7 +8,6 @@ import msgspec
 
 from models.accounts import Account
 from models.booked import Booked, deal_credits, lead_credits
-from models.conversions import numbers_of
 from models.deals import Conversion, Deal, conversions_of, is_open, open_amount
 from models.errors import NotFound
 from models.identity import person_id
@@ -19,6 +18,7 @@ from models.rules import Rules
 from models.settings import Settings
 from models.times import to_text
 from models.touches import Touch
+from models.vectors import numbers_of
 from streams.entities import entity_at_rest, parts_at_rest
 from streams.journeys import (
     Document,

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple, Unpack
 
 from models.attribution import BUILT_IN, MARKOV, PARTICIPATION
 from models.catalogue import conversion_kinds, every_model, kept_models
-from models.conversions import DIMENSIONS, UNATTRIBUTED, Cells, numbers_of
+from models.cells import Cells
+from models.conversions import DIMENSIONS, UNATTRIBUTED
 from models.errors import BadInput
 from models.filters import Where
 from models.flows import Period
 from models.markov import apportioned
 from models.settings import Settings
+from models.vectors import numbers_of
 from streams.asked import InPeriods, days_between, one_of
 from streams.effects import removal_effects
 from streams.filtered import read_cells

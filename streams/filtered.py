@@ -21,15 +21,17 @@ from uuid import uuid4
 import msgspec
 
 from models.accounts import Account
-from models.conversions import Cells, cell_field, pack_numbers, pack_vector, unpack_vector
+from models.cells import Cells
 from models.counts import Count, Counts, Numbers, add_counts, plus
 from models.errors import NotYet
 from models.filters import ATTRIBUTES, Condition, Labels, Where, parts_of, under
 from models.flows import ALL_TIME, Period
+from models.hashes import cell_field
 from models.partitions import partition_of
 from models.reports import Parts, pack
 from models.rules import Rules
 from models.settings import Settings
+from models.vectors import pack_numbers, pack_vector, unpack_vector
 from streams.entities import parts_at_rest
 from streams.keys import DAYS, cell_of, table_key
 from streams.redis_clients import batched

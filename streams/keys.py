@@ -27,7 +27,8 @@ touchline:workers:<instance>              string  a live worker's heartbeat, JSO
 Nothing else expires: a total is only as good as the state behind it.
 """
 
-from models.conversions import Cell, Place
+from models.cells import Cell
+from models.hashes import Place
 from models.settings import Settings
 
 DAYS, MONTHS = "credits", "months"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Unpack
 
 from models.catalogue import OPEN as OPEN_CREDITS
 from models.catalogue import conversion_kinds, kept_models
-from models.conversions import Cells, numbers_of
+from models.cells import Cells
 from models.counts import Tables
 from models.filters import Where
 from models.flows import Period, happened
@@ -35,6 +35,7 @@ from models.pipeline import OPEN, OPEN_AGES, OPEN_OWNERS, Open
 from models.settings import Settings
 from models.stages import stage_places
 from models.times import number_of
+from models.vectors import numbers_of
 from streams.asked import InPeriods, days_between, one_of
 from streams.earned import Row, dimension_of
 from streams.outlook import forecast_of

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from models.conversions import Cells
+from models.cells import Cells
 from models.counts import Tables, tables_in
 from models.errors import BadInput
 from models.filters import Where

@@ -9,28 +9,18 @@ import msgspec
 from redis.exceptions import NoScriptError, ResponseError
 
 from models import lanes
+from models.cells import Cell, Cells, add_cells_of, by_month, without_zeros
 from models.columns import traces_of
-from models.conversions import (
-    Cell,
-    Cells,
-    Packed,
-    add_cells_of,
-    by_month,
-    by_place,
-    by_table,
-    packed_by_place,
-    packed_by_table,
-    unpack_vector,
-    without_zeros,
-)
 from models.counts import Count, Counts, Numbers, add_counts, without_zero_counts
 from models.entity import put
 from models.errors import Fenced
+from models.hashes import Packed, by_place, by_table, packed_by_place, packed_by_table
 from models.lanes import AnyEntity
 from models.reports import Changes, Parts, pack
 from models.settings import Settings
 from models.times import to_text
 from models.totals import Totals
+from models.vectors import unpack_vector
 from models.warming import Ranked
 from streams.caches import Cache
 from streams.keys import SCANNED_AT_ONCE, key, place_key

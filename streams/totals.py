@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from models.conversions import numbers_of, unpack_numbers, unpack_vector
 from models.counts import Numbers
 from models.flows import ALL_TIME, Period
 from models.settings import Settings
+from models.vectors import numbers_of, unpack_numbers, unpack_vector
 from streams.keys import COUNTING_LANES, DAYS, MONTHS, SCANNED_AT_ONCE, table_key
 from streams.redis_clients import batched
 
@@ -99,7 +99,7 @@ async def _of_every_partition(
 
 
 def _summed(hashes: Iterable[Mapping[bytes, bytes]]) -> dict[str, Numbers]:
-    """The sums of counts by field, as vectors (models.conversions.vector) until all are added."""
+    """The sums of counts by field, as vectors (models.vectors) until all are added."""
     sums: dict[bytes, int] = {}
     widths: dict[bytes, int] = {}
     for fields in hashes:

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from models.conversions import UNATTRIBUTED, Cell, cell_field, place_of
+from models.cells import Cell
+from models.conversions import UNATTRIBUTED
+from models.hashes import cell_field, place_of
 from models.partitions import partition_of
 from models.settings import Settings
 from streams.config import kafka_options

@@ -17,10 +17,10 @@ from itertools import accumulate
 from typing import Any
 
 from models.accounts import Account
-from models.conversions import place_of
 from models.course import STATES
 from models.deals import Deal
 from models.filters import label_of
+from models.hashes import place_of
 from models.leads import Lead
 from models.reading import Brief, Reading
 from models.reports import Parts, pack

@@ -33,7 +33,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from models import lanes
 from models.accounts import Account
-from models.conversions import pack_vector, unpack_numbers, unpack_vector
 from models.counts import Count, Counts, add_counts, without_zero_counts
 from models.course import History
 from models.decoding import decode
@@ -48,6 +47,7 @@ from models.recompute import recompute
 from models.rules import Rules
 from models.times import DAY, SECOND
 from models.totals import Totals
+from models.vectors import pack_vector, unpack_numbers, unpack_vector
 from models.visitor_rules import VisitorRules
 from models.visitors import Visitor
 from streams import announcing as announcing_module

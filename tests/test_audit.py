@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from redis import Redis
 
-from models.conversions import pack_numbers, unpack_numbers
 from models.lanes import LANES
 from models.reports import pack
+from models.vectors import pack_numbers, unpack_numbers
 from streams import audit, config, rebuild, waiting
 from streams.keys import key
 from streams.tables import Book

@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
-from models.conversions import Cell, numbers_of
+from models.cells import Cell
 from models.counts import table_of
 from models.recompute import Books, recompute
 from models.rules import Rules
 from models.settings import parse_settings
+from models.vectors import numbers_of
 from streams.reference import rules_from
 from tests.test_lanes import Lanes
 from tests.test_recompute import call, deal, fact, hit, identify

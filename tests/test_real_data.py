@@ -21,9 +21,9 @@ import msgspec
 import pytest
 
 from models.attribution import BUILT_IN as PRODUCT_MODELS
-from models.conversions import numbers_of
 from models.recompute import RawFact, recompute
 from models.settings import Settings
+from models.vectors import numbers_of
 from streams import children, reports
 from streams.config import redis_client
 from streams.load import Loading, load, open_rows

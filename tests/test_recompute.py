@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from models.attribution import PARTICIPATION
 from models.catalogue import OPEN, STAGE
-from models.conversions import Cells, numbers_of
+from models.cells import Cells
 from models.counts import SHARED, Count
 from models.custom import CustomModel
 from models.errors import BadInput
@@ -25,6 +25,7 @@ from models.filters import label_in
 from models.recompute import Books, recompute
 from models.rules import Rules
 from models.settings import Settings
+from models.vectors import numbers_of
 from streams.reference import is_bot, rules_from
 from tests import oracle
 from tests.worlds import RECORDED, VARIANTS, RawFact, rules, without_ties, world, worlds

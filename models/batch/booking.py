@@ -8,15 +8,7 @@ from models.batch.books import Books, Filing, Known
 from models.batch.people import People
 from models.batch.standing import Facts
 from models.batch.touches import same_touches, uses_of
-from models.conversions import (
-    Weighing,
-    add_cells,
-    credits_of,
-    eligible,
-    milestones_of,
-    path_of_credits,
-    sums_of,
-)
+from models.conversions import Weighing, add_cells, credits_of, eligible, milestones_of, path_of_credits, sums_of
 from models.counts import SHARED, Count, Numbers, add_counts
 from models.deals import Conversion
 from models.identity import account_id

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from models.batch.standing import RawFact
-from models.conversions import Cells, Credit, add_cells_of
+from models.cells import Cells, add_cells_of
+from models.conversions import Credit
 from models.counts import Counts, add_counts, table_of
 from models.course import History
 from models.errors import BadInput
