@@ -19,7 +19,7 @@ from models.settings import Settings
 from models.vectors import numbers_of
 from streams.asked import InPeriods, days_between, one_of
 from streams.effects import removal_effects
-from streams.filtered import read_cells
+from streams.filtered import check_attributes, read_cells
 
 Row = dict[str, Any]
 GRAINS = {"total": 0, "month": len("2026-04"), "day": len("2026-04-03")}
@@ -75,7 +75,7 @@ async def credits(
     A value of None is a touch without the dimension. Refunds are within `won`, on their
     own days. Raises BadInput for anything unknown.
     """
-    query = _checked(settings, [model], by, **asked)
+    query = await _checked(redis, settings, [model], by, **asked)
     sums = await _sums(redis, settings, query)
     return [
         {"period": period, by: value, "count": count, "amount": amount, "currency": settings.currency}
@@ -92,7 +92,7 @@ async def compare(
     **asked: Unpack[Asked],
 ) -> list[Row]:
     """Rows {period, <by>: value, <model>: {count, amount} …, currency}, ordered by the first model."""
-    query = _checked(settings, models, by, **asked)
+    query = await _checked(redis, settings, models, by, **asked)
     sums = await _sums(redis, settings, query)
     return [
         {"period": period, by: value, **_by_model(query.models, numbers), "currency": settings.currency}
@@ -131,7 +131,8 @@ def dimension_of(by: str) -> str:
     return name
 
 
-def _checked(
+async def _checked(
+    redis: Any,
     settings: Settings,
     models: Iterable[str],
     by: str,
@@ -149,7 +150,7 @@ def _checked(
     dimension = dimension_of(by)
     if MARKOV in known and dimension != "channel":
         raise BadInput("by", f"channel: {MARKOV} tells what conversions are lost without a channel, and no more", by)
-    return Query(
+    query = Query(
         known,
         tuple(2 * kept.index(model) if model in kept else None for model in known),
         dimension,
@@ -158,6 +159,8 @@ def _checked(
         days_between(since, until),
         where,
     )
+    await check_attributes(redis, settings, where)
+    return query
 
 
 async def _sums(redis: Any, settings: Settings, query: Query) -> Sums:

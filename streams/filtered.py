@@ -23,7 +23,7 @@ import msgspec
 from models.accounts import Account
 from models.cells import Cells
 from models.counts import Count, Counts, Numbers, add_counts, plus
-from models.errors import NotYet
+from models.errors import BadInput, NotYet
 from models.filters import ATTRIBUTES, Condition, Labels, Where, parts_of, under
 from models.flows import ALL_TIME, Period
 from models.hashes import cell_field
@@ -180,6 +180,27 @@ async def _counts_of(
         table: {field.decode(): counted(value) for field, value in scanned[name].items()}
         for table, name in zip(tables, names, strict=True)
     }
+
+
+async def check_attributes(redis: Any, settings: Settings, where: Where) -> None:
+    """Raise BadInput for a condition on an attribute that no account carries; that none has the value is an answer."""
+    doubtful = [each.attribute for each in where if not await _is_carried(redis, settings, each)]
+    if doubtful:
+        labels = (await read_counts(redis, settings, [ATTRIBUTES]))[ATTRIBUTES]
+        known = sorted({parts_of(label)[0] for label in labels})
+        expected = f"an attribute of the accounts ({', '.join(known) or 'none has any yet'})"
+        for attribute in doubtful:
+            if attribute not in known:
+                raise BadInput("where", expected, attribute)
+
+
+async def _is_carried(redis: Any, settings: Settings, condition: Condition) -> bool:
+    """Does any account carry one of the condition's labels?"""
+    pipeline = redis.pipeline(transaction=False)
+    for label in condition.labels:
+        for partition in range(settings.partitions):
+            pipeline.exists(table_key(settings, "accounts", partition, "where", label))
+    return any(await pipeline.execute()) if condition.labels else False
 
 
 async def chosen(redis: Any, settings: Settings, where: Where) -> Chosen:

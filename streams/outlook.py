@@ -18,6 +18,7 @@ from models.pipeline import LOST, MOVED, POT, WON
 from models.settings import Settings
 from models.times import day_numbered
 from streams.asked import one_of
+from streams.filtered import check_attributes
 from streams.statistics import Statistics, facts_so_far, of_facts, statistics, today, with_naming
 
 Row = dict[str, Any]
@@ -152,6 +153,7 @@ async def backtest(
     if not 1 <= ahead <= MOST_MONTHS_AHEAD:
         raise BadInput("ahead", f"months from 1 to {MOST_MONTHS_AHEAD}", ahead)
     first, last = _month("from", since) or "", _month("to", until) or "9999-12"
+    await check_attributes(redis, settings, where)
     day = today(settings)
     facts = await facts_so_far(redis, settings)
     tables = await _won(await asyncio.to_thread(of_facts, facts, settings, day, where))

@@ -22,7 +22,7 @@ from models.settings import Settings
 from models.stages import naming_tables
 from models.times import SECOND, day_of, end_of
 from streams.asked import checked_day
-from streams.filtered import read_cells, read_filtered_counts
+from streams.filtered import check_attributes, read_cells, read_filtered_counts
 from streams.reference import rules_from
 from streams.totals import read_fields
 
@@ -47,14 +47,15 @@ class Statistics(NamedTuple):
 async def statistics(redis: Any, settings: Settings, day: str | None = None, where: Where = ()) -> Statistics:
     """What is known at the end of `day`, by default today, of the accounts that a filter chooses.
 
-    Raises BadInput for what is no day or still to come, Unavailable when a past day's
+    Raises BadInput for what is no day or still to come and for an unknown attribute, Unavailable when a past day's
     facts cannot be read.
     """
     wanted = checked_day("day", day) or today(settings)
-    if wanted == today(settings):
-        return _live(redis, settings, wanted, where)
     if wanted > today(settings):
         raise BadInput("day", "today or a day before", day)
+    await check_attributes(redis, settings, where)
+    if wanted == today(settings):
+        return _live(redis, settings, wanted, where)
     facts = await facts_so_far(redis, settings)
     return await asyncio.to_thread(of_facts, facts, settings, wanted, where)
 
