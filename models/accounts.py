@@ -40,7 +40,7 @@ class Account:
     """One account: who it is, its people's touches, its deals, and what they earned."""
 
     __slots__ = (
-        "_dirty", "_filters", "_group", "_handover", "_links_changed", "_pending",
+        "_called", "_dirty", "_filters", "_group", "_handover", "_links_changed", "_pending",
         "company", "dossier", "engagement", "ledger", "name", "parts", "tag",
     )  # fmt: skip
 
@@ -57,6 +57,7 @@ class Account:
         for part, value in parts.items():
             if part[0] in COMPANY_KINDS:
                 self.company.index(part, value)
+        self._called = self._name()
         self.dossier = Dossier(parts, rules)
         self.ledger = Ledger(name, self.dossier, self._labels())
         self.engagement = Engagement(name, self.dossier, self.company)
@@ -86,11 +87,16 @@ class Account:
         """What it books under as the links now say; None: nothing."""
         return None if self._target() else self.company.labels
 
+    def _name(self) -> str | None:
+        """What it is called as long as it books for itself."""
+        return None if self._target() else self.company.profile.name
+
     def totals(self) -> Totals:
         """All that the account's state comes to, as though booked at once."""
         totals = Totals()
         file(totals, self.ledger.own_totals(), kept_labels(self.company.labels, self._filters))
         list_account(totals, self.name, NO_LABELS, self.company.labels)
+        totals.named[self.name] = self.company.profile.name
         return totals
 
     # --- facts and reports in -------------------------------------------------------
@@ -173,6 +179,8 @@ class Account:
             add_counts(filing.after.counts, noted if filing.was_booking else self.dossier.journey.null_counts())
             filing.after.newest.extend(self._added(brought))
         filing.settle(self.name)
+        if self._called != (called := self._name()):
+            totals.named[self.name] = self._called = called
         if stir is not None:
             self._dirty.update(self.engagement.tell(totals, stir, is_merged=not filing.books))
 

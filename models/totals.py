@@ -13,7 +13,8 @@ from models.warming import Ranked
 
 @dataclass
 class Totals:
-    """What a batch adds to the totals: cells, counts, what waits, which accounts carry a label, how warm they are.
+    """What a batch adds to the totals: cells, counts, what waits, which accounts carry a label, what they
+    are called (None: nothing any more), how warm they are.
 
     What waits is kept by (entry, holder): a deal on the move may be with its new
     account, or with its account by another way, before the old one has let it go.
@@ -24,6 +25,7 @@ class Totals:
     waiting: dict[tuple[str, str], str | None] = field(default_factory=dict)
     newest: list[tuple[Touch, str, str]] = field(default_factory=list)
     listed: dict[tuple[str, str], bool] = field(default_factory=dict)
+    named: dict[str, str | None] = field(default_factory=dict)
     warmth: dict[str, Ranked] = field(default_factory=dict)
     alerts: list[Draft] = field(default_factory=list)
 
@@ -34,6 +36,7 @@ class Totals:
         self.waiting.update(other.waiting)
         self.newest.extend(other.newest)
         self.listed.update(other.listed)
+        self.named.update(other.named)
         self.warmth.update(other.warmth)
         self.alerts.extend(other.alerts)
 

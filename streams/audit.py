@@ -33,6 +33,7 @@ from models.times import to_text
 from models.vectors import numbers_of, unpack_vector
 from streams import entities, history, standing
 from streams.keys import DAYS, MONTHS, cell_of, table_key
+from streams.names import every_name
 from streams.reference import rules_from
 from streams.standing import Standing
 from streams.topics import INTERNAL
@@ -111,6 +112,7 @@ class Copy:
     counts: Counts = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     listed: set[tuple[str, str]] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)
     accounts: dict[str, Parts] = field(default_factory=dict)
     readings: dict[str, Reading] = field(default_factory=dict)
 
@@ -164,6 +166,7 @@ async def _copied(redis: Any, settings: Settings, now: Standing) -> Copy:
     copy = Copy(now)
     await _copy_cells(redis, settings, copy)
     await _copy_waiting(redis, settings, copy)
+    copy.names = await every_name(redis, settings)
     await _copy_listed(redis, settings, copy)
     await _copy_counts(redis, settings, copy)
     names = await entities.names_of(redis, settings, "account")
@@ -247,7 +250,8 @@ def _compared(copy: Copy, books: Books, facts: int, rules: Rules) -> Audit:
     differences = chain(
         _cell_differences(cells, batch, rules.models),
         _count_differences(copy.counts, books.counts),
-        _waiting_differences(copy.waiting, books.waiting),
+        _entry_differences("waiting", copy.waiting, books.waiting),
+        _entry_differences("name", copy.names, books.names),
         _listed_differences(copy.listed, books.listed),
         _company_differences(live_companies(copy.accounts, rules), books.companies),
         _credit_differences(credits, books.deals, rules),
@@ -303,10 +307,10 @@ def _count_differences(live: Counts, batch: Counts) -> Iterator[Difference]:
             yield Difference(count.table, count.field, None, mine, theirs)
 
 
-def _waiting_differences(live: Mapping[str, str], batch: Mapping[str, str]) -> Iterator[Difference]:
+def _entry_differences(what: str, live: Mapping[str, str], batch: Mapping[str, str]) -> Iterator[Difference]:
     for entry in sorted(live.keys() | batch.keys()):
         if live.get(entry) != batch.get(entry):
-            yield Difference("waiting", entry, None, live.get(entry), batch.get(entry))
+            yield Difference(what, entry, None, live.get(entry), batch.get(entry))
 
 
 def _listed_differences(live: Set[tuple[str, str]], batch: Set[tuple[str, str]]) -> Iterator[Difference]:

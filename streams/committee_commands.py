@@ -11,7 +11,7 @@ from streams import reports
 from streams.asked import one_of
 from streams.commands import in_style, on_tables
 from streams.journeys import Document
-from streams.printing import Row, Style, money, show
+from streams.printing import Row, Style, money, show, titled
 
 _MODEL = click.option("--model", default="linear", show_default=True, help="Whose credits a table shows.")
 
@@ -55,7 +55,7 @@ def _document(report: Callable[..., Awaitable[Document]], id: str, model: str) -
 def _print_account(document: Document, model: str) -> None:
     if document["asked"] != document["account"]:
         click.echo(f"{document['asked']} was merged into {document['account']}.")
-    click.echo(": ".join(each for each in (document["account"], document["name"]) if each))
+    click.echo(titled(document["account"], document["name"]))
     _say(
         owner=document["owner"],
         parent=document["parent"] and _called(document["parent"]),
@@ -82,7 +82,7 @@ def _print_person(document: Document, model: str) -> None:
         click.echo(f"{document['asked']} is {document['person']}.")
     click.echo(document["person"])
     _say(
-        account=": ".join(each for each in (document["account"], document["account_name"]) if each),
+        account=document["account"] and titled(document["account"], document["account_name"]),
         known=f"since {document['lead_at']}",
         role=document["role"],
         ids=document["ids"],
@@ -107,7 +107,7 @@ def _say(**words: str | Sequence[str] | None) -> None:
 
 
 def _called(found: Document) -> str:
-    return f"{found['account']} ({found['name']})" if found["name"] else str(found["account"])
+    return titled(found["account"], found["name"])
 
 
 def _say_success(success: Document) -> None:

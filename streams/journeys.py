@@ -44,16 +44,21 @@ async def deal(redis: Any, settings: Settings, id: str) -> Document:
     account = await account_above(redis, rules, record.parent)
     part = next((name for name in account.dossier.deals if id_in(name) == id), None) if account else None
     if account is None or part is None:  # its facts are on their way to the account
-        return {"deal": deal_row(record.deal, None, rules), "models": list(rules.models), "conversions": []}
+        return {"deal": _deal_of(record.deal, None, rules), "models": list(rules.models), "conversions": []}
     standing = account.dossier.deals[part]
     made = conversions_of(standing, rules)
     effects = {kind: await removal_effects(redis, settings, kind) for kind in {each.kind for each in made}}
     opened = [_conversion(account, part, each, effects[each.kind], rules) for each in made]
-    return {"deal": deal_row(standing, account.name, rules), "models": list(rules.models), "conversions": opened}
+    return {"deal": _deal_of(standing, account, rules), "models": list(rules.models), "conversions": opened}
+
+
+def _deal_of(deal: Deal, account: Account | None, rules: Rules) -> Document:
+    row = deal_row(deal, account.name if account else None, rules)
+    return {**row, "account_name": account.profile.name if account else None}
 
 
 async def journey(redis: Any, settings: Settings, account: str) -> Document:
-    """{account, merged_from, people, touches, deals} of an account; touches oldest first.
+    """{account, name, merged_from, people, touches, deals} of an account; touches oldest first.
 
     An account that was merged into another answers for that one, and `merged_from` says
     so. Web touches have the pages seen and the seconds on site. Raises NotFound.
@@ -65,6 +70,7 @@ async def journey(redis: Any, settings: Settings, account: str) -> Document:
     people = sorted(found.dossier.leads.values(), key=lambda lead: (lead.at, lead.person))
     return {
         "account": found.name,
+        "name": found.profile.name,
         "merged_from": asked.name if asked.name != found.name else None,
         "people": [{"person": lead.person, "role": lead.role, "lead_at": to_text(lead.at)} for lead in people],
         "touches": [

@@ -13,6 +13,7 @@ key                                       type    holds
 {accounts:3}:counts:<table>               hash    field → its numbers (int64); models.counts
 {accounts:3}:waiting                      hash    what waits to be booked NUL where → why
 {accounts:3}:where:<label>                set     the accounts that carry a label (models.filters)
+{accounts:3}:names                        hash    account → what it is called, where anybody says so
 {accounts:3}:compact:<account>            string  what an account comes to; made by reports (streams.filtered)
 {accounts:3}:newest                       list    the newest touches as JSON, newest first
 {accounts:3}:warmth                       hash    account → its reading (models.reading)

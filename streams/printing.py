@@ -82,6 +82,15 @@ def _csv(names: Sequence[str], rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
+def titled(id: str, name: str | None) -> str:
+    """What something is called, with the id by which it is asked for.
+
+    >>> titled("0015g00000A1", "Acme"), titled("acme.com", None)
+    ('Acme (0015g00000A1)', 'acme.com')
+    """
+    return f"{name} ({id})" if name else id
+
+
 def money(minor: int, currency: str) -> str:
     """Minor units as the currency writes them: 123450 USD is 1,234.50.
 

@@ -21,6 +21,7 @@ from models.settings import Settings
 from streams import outlook, reports
 from streams.answers import translated
 from streams.keys import table_key
+from streams.names import names_of
 
 NEWEST_TOUCHES = 20
 NEWEST_ALERTS = 8
@@ -82,7 +83,9 @@ async def newest_touches(redis: Redis, settings: Settings) -> list[Row]:
         pipeline.lrange(table_key(settings, "accounts", partition, "newest"), 0, NEWEST_TOUCHES - 1)
     lists = await pipeline.execute()
     touches = (msgspec.json.decode(touch) for each in lists for touch in each)
-    return heapq.nlargest(NEWEST_TOUCHES, touches, key=lambda touch: touch["at"])
+    newest = heapq.nlargest(NEWEST_TOUCHES, touches, key=lambda touch: touch["at"])
+    names = await names_of(redis, settings, (touch["account"] for touch in newest))
+    return [{**touch, "account_name": names.get(touch["account"])} for touch in newest]
 
 
 def _pot(rows: Sequence[Row]) -> Row:

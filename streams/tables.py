@@ -282,6 +282,8 @@ class Tables:
             self._put_field(self._key("waiting"), f"{entry}\0{account}", reason)
         for (label, account), is_listed in totals.listed.items():
             self._command("SADD" if is_listed else "SREM", self._key("where", label), account)
+        for account, name in totals.named.items():
+            self._put_field(self._key("names"), account, name)
         if totals.newest:
             self._put_newest(totals)
         self._put_warmth(totals.warmth)

@@ -24,9 +24,10 @@ from models.times import parse_instant, to_text
 from models.usual import Usuals, usuals_of
 from models.warming import next_of, score_of
 from models.warmth import ahead, present
-from streams.filtered import chosen
+from streams.filtered import check_attributes, chosen
 from streams.journeys import Document, account_above, known_account
 from streams.keys import table_key
+from streams.names import names_of
 from streams.reference import rules_from
 from streams.totals import read_counts
 
@@ -49,7 +50,7 @@ async def warmth(
 ) -> Document:
     """{counts: {state: accounts}, accounts: [row …]}: the warmest of each state (or of one), at most `limit` of each.
 
-    A row is {account, state, score, since, transition, rewarmed, cause: {kind, channel,
+    A row is {account, name, state, score, since, transition, rewarmed, cause: {kind, channel,
     campaign, person}, next_at, next_state}; `cause` is what the present state is put down
     to, next what comes when nothing else happens. Counts are of all accounts that ever
     had a score. Raises BadInput for an unknown state.
@@ -62,8 +63,10 @@ async def warmth(
     rows: list[Row] = []
     for each in (one for one in STATES if state in (None, one)):
         found = await _warmest(redis, settings, each, among, limit)
-        rows += sorted((_row(name, reading, at, rules) for name, reading in found), key=_warmest_first)
-    return {"counts": await counts(redis, settings), "accounts": rows}
+        rows += sorted((_row(account, reading, at, rules) for account, reading in found), key=_warmest_first)
+    names = await names_of(redis, settings, (row["account"] for row in rows))
+    named = [{"account": row["account"], "name": names.get(row["account"]), **row} for row in rows]
+    return {"counts": await counts(redis, settings), "accounts": named}
 
 
 def _check_limit(limit: int) -> None:
@@ -72,6 +75,7 @@ def _check_limit(limit: int) -> None:
 
 
 async def _among(redis: Any, settings: Settings, where: Where) -> Among:
+    await check_attributes(redis, settings, where)
     return (await chosen(redis, settings, where)).__contains__ if where else None
 
 
@@ -152,7 +156,7 @@ def _text(at: int | None) -> str | None:
 
 
 async def warmth_of(redis: Any, settings: Settings, id: str, *, now: int | None = None) -> Document:
-    """{account, state, score, since, quiet, next, history: [transition …]} of an account, oldest first.
+    """{account, name, state, score, since, quiet, next, history: [transition …]} of an account, oldest first.
 
     A transition says what its alert would: see models.alerts. `next` is what comes when
     nothing else happens. An account that was merged answers for the one it was merged
@@ -172,6 +176,7 @@ def history_document(account: Account, now: int, usuals: Usuals) -> Document:
     state, following = present(history, now), next(ahead(history, now), None)
     return {
         "account": account.name,
+        "name": account.profile.name,
         "quiet": account.profile.quiet,
         "state": state.state if state else "cold",
         "score": round(account.engagement.score_at(now), 6),

@@ -10,7 +10,7 @@ from models.filters import Where
 from streams import reports
 from streams.commands import filtered, in_style, on_tables
 from streams.journeys import Document
-from streams.printing import Row, Style, show
+from streams.printing import Row, Style, show, titled
 from streams.warmth import MOST
 
 MOST_REASONS = 5
@@ -34,7 +34,7 @@ def warmth(account: str | None, state: str | None, limit: int, where: Where, sty
         click.echo(", ".join(f"{count:,} {name}" for name, count in document["counts"].items()))
         show([_line(row) for row in document["accounts"]], style)
     else:
-        show(document["accounts"], style, ("account", "state", "score", "since"), document=document)
+        show(document["accounts"], style, ("account", "name", "state", "score", "since"), document=document)
 
 
 def _line(row: Row) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def _line(row: Row) -> dict[str, Any]:
     again = " again" if row["rewarmed"] else ""
     return {
         "account": row["account"],
+        "name": row["name"],
         "state": f"{row['state']}{again}",
         "score": f"{row['score']:.2f}",
         "since": row["since"] or "",
@@ -73,7 +74,8 @@ def _show_history(account: str, style: Style) -> None:
 def _print_state(document: Document) -> None:
     since = f" since {document['since']}" if document["since"] else ""
     quiet = ", quiet" if document["quiet"] else ""
-    click.echo(f"{document['account']}: {document['state']}{since}, score {document['score']:.2f}{quiet}")
+    who = titled(document["account"], document["name"])
+    click.echo(f"{who}: {document['state']}{since}, score {document['score']:.2f}{quiet}")
     if document["next"]:
         click.echo(f"{document['next']['state']} at {document['next']['at']} when nothing else happens")
 

@@ -933,6 +933,7 @@ class Books:
     companies: dict[str, tuple[Profile, tuple[str, ...]]] = field(default_factory=dict)
     listed: set[tuple[str, str]] = field(default_factory=set)
     warmth: dict[str, History] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     def add(self, totals: Totals) -> None:
         """Add the totals of an account."""
@@ -941,13 +942,14 @@ class Books:
         add_counts(self.counts, totals.counts.items())
         self.waiting.update((entry, reason) for (entry, _), reason in totals.waiting.items() if reason is not None)
         self.listed |= {place for place, is_listed in totals.listed.items() if is_listed}
+        self.names.update((account, name) for account, name in totals.named.items() if name is not None)
 
     def settled(self) -> "Books":
         """The same without what came to nothing."""
         cells = {cell: numbers for cell, numbers in self.cells.items() if numbers}
         companies = {name: company for name, company in self.companies.items() if company != (NOBODY, ())}
         warmth = {name: history for name, history in self.warmth.items() if history}
-        return Books(cells, without_zero_counts(self.counts), self.waiting, companies, self.listed, warmth)
+        return Books(cells, without_zero_counts(self.counts), self.waiting, companies, self.listed, warmth, self.names)
 
 
 def _add_key(books: Books, key: str, value: Any) -> None:
@@ -961,6 +963,8 @@ def _add_key(books: Books, key: str, value: Any) -> None:
             add_counts(books.counts, ((Count(name, each.decode()), counted(packed)) for each, packed in value.items()))
         case ["where", label]:
             books.listed |= {(label, account.decode()) for account in value}
+        case ["names"]:
+            books.names.update((account.decode(), name.decode()) for account, name in value.items())
         case ["waiting"]:
             books.waiting.update((waiting_entry(entry), reason.decode()) for entry, reason in value.items())
 
@@ -1046,7 +1050,8 @@ def simulate(plan: Plan, change: Callable[[Simulation], None] = lambda simulatio
 def books_of(facts: Sequence[RawFact], law: Rules) -> Books:
     """What the batch recomputation says; Kafka keeps milliseconds only."""
     batch = recompute((RecordedFact(topic, value, at // 1000 * 1000) for topic, value, at in facts), law)
-    return Books(batch.cells, batch.counts, batch.waiting, batch.companies, batch.listed, batch.warmth).settled()
+    kept = batch.cells, batch.counts, batch.waiting, batch.companies, batch.listed, batch.warmth, batch.names
+    return Books(*kept).settled()
 
 
 def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
@@ -1070,7 +1075,7 @@ def difference(plan: Plan, expected: Sequence[RawFact] | None = None) -> str:
 def _unlike(mine: Books, theirs: Books) -> str:
     if mine.listed != theirs.listed:
         return f"listed: {mine.listed ^ theirs.listed}"
-    for name in ("cells", "counts", "waiting", "companies", "warmth"):
+    for name in ("cells", "counts", "waiting", "companies", "warmth", "names"):
         one, other = getattr(mine, name), getattr(theirs, name)
         unlike = [key for key in {**one, **other} if one.get(key) != other.get(key)]
         if unlike:

@@ -14,6 +14,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from redis.asyncio import Redis
 
 from models.alerts import encode, sample_alert
+from models.partitions import partition_of
 from models.settings import Settings
 from models.times import to_text
 from streams import config, embedded, topics
@@ -101,6 +102,17 @@ async def test_a_touch_that_arrives_is_shown_without_a_reload(page: Page, redis:
     for text in ("now", "Form fill", "Paid search", "google", "<b>spring</b>", "acme.com", "ann@acme.com"):
         await expect(row).to_contain_text(text)
     await expect(page.locator("#start")).to_be_hidden()
+
+
+async def test_an_account_is_shown_by_its_name_and_told_by_its_id(page: Page, redis: Redis, settings: Settings) -> None:
+    partition = partition_of("0015g00000A1", settings.partitions)
+    await redis.hset(f"{{accounts:{partition}}}:names", "0015g00000A1", "Acme")
+    await redis.lpush("{accounts:1}:newest", touch(account="0015g00000A1"))
+
+    who = page.locator("#touches tr td").last
+    await expect(who).to_contain_text("Acme")
+    await expect(who).not_to_contain_text("0015g00000A1")
+    await expect(who).to_have_attribute("title", "0015g00000A1")
 
 
 async def test_a_name_that_is_an_abbreviation_is_written_as_one(page: Page, redis: Redis) -> None:

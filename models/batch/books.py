@@ -59,6 +59,11 @@ class Books:
     conflicts: set[tuple[str, str]] = field(default_factory=set)
 
     @property
+    def names(self) -> dict[str, str]:
+        """What accounts are called, where anybody says so."""
+        return {account: who.name for account, (who, _) in self.companies.items() if who.name is not None}
+
+    @property
     def pipeline(self) -> dict[str, list[int]]:
         """Count and amount of the open deals by stage."""
         return {stage: list(numbers) for stage, numbers in table_of(self.counts, PIPELINE).items()}

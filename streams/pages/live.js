@@ -247,7 +247,7 @@ function monthRow() {
 function renderWarmth({ counts, warmest, cooling }) {
   $("warmth-counts").textContent = ["warm", "warming", "cooling", "cold"].map((state) => `${number.format(counts[state] ?? 0)} ${state}`).join(" · ");
   keyed($("warmest"), warmest, ({ account }) => account, () => cells(4), (row, each) => {
-    row.cells[0].textContent = each.account;
+    named(row.cells[0], each.account, each.name, "");
     row.cells[1].textContent = number.format(each.score);
     row.cells[1].className = "short";
     chip(row.cells[2], each.state, each.rewarmed ? `${each.state} again` : each.state);
@@ -256,7 +256,7 @@ function renderWarmth({ counts, warmest, cooling }) {
   });
   $("warmest-none").hidden = warmest.length > 0;
   keyed($("cooling"), cooling, ({ account }) => account, () => cells(3), (row, each) => {
-    two(row.cells[0], each.account, each.next_at ? `${each.next_state} ${since(Date.parse(each.next_at))}` : "");
+    named(row.cells[0], each.account, each.name, each.next_at ? `${each.next_state} ${since(Date.parse(each.next_at))}` : "");
     row.cells[1].textContent = number.format(each.score);
     row.cells[1].className = "short";
     row.cells[2].textContent = each.since ? since(Date.parse(each.since)) : "–";
@@ -318,7 +318,7 @@ function renderTouches(newest) {
     kind.textContent = words(touch.kind);
     channel.firstChild.textContent = words(touch.channel);
     two(source, touch.source || "–", touch.campaign);
-    two(who, touch.account || "–", touch.person === touch.account ? "" : touch.person);
+    named(who, touch.account, touch.account_name, touch.person === touch.account ? "" : touch.person);
     row.classList.toggle("fresh", before !== null && !before.has(keyOf(touch)));
   });
   $("touches-none").hidden = newest.length > 0;
@@ -330,6 +330,12 @@ function touchRow() {
   row.cells[0].append(make("time"));
   row.cells[2].append(make("span", "chip"));
   return row;
+}
+
+// An account by its name, where it has one; its id is what reports are asked with.
+function named(cell, account, name, minor) {
+  two(cell, name || account || "–", minor);
+  cell.title = name ? account : "";
 }
 
 function two(cell, main, minor) {
