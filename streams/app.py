@@ -19,15 +19,14 @@ from typing import Any
 import faust
 import faust.app.base
 import orjson
-import uvloop
 from mode import Service
 
 from models.lanes import LANES
 from models.settings import Settings, rules_fingerprint
 from models.times import SECOND, to_text
-from streams import children, config, versions
+from streams import children, config, hosting, logs, versions
 from streams.backlog import Backlog
-from streams.config import redis_client
+from streams.config import addresses, redis_client
 from streams.lane import LaneService
 from streams.reaching import AWAY, until_it_works, until_reached
 from streams.reference import rules_from
@@ -59,10 +58,12 @@ class Lanes(Service):
         self._backlog = Backlog()
         self._rules: bytes | None = None
         self._previews: dict[str, children.Child] = {}
+        self._had: dict[str, list[int]] = {}
 
     async def on_start(self) -> None:
         self.redis = redis_client(self.settings, max_connections=64, socket_keepalive=True)
         await until_it_works(self._prepare, lambda: self.should_stop)
+        log.info("%s works for Kafka at %s, Redis at %s", self.instance, *addresses(self.settings))
         rules = rules_from(self.settings)
         for name, lane in LANES.items():
             service = self.lanes[name] = LaneService(lane, rules, self.redis, self._backlog)
@@ -116,6 +117,7 @@ class Lanes(Service):
                     pipeline.get(each)
                 token, rules, live = await pipeline.execute()
             except AWAY:
+                logs.suspect()
                 continue
             for lane in self.lanes.values():
                 lane.fetcher.paused = token.decode() if token else ""
@@ -161,15 +163,22 @@ class Lanes(Service):
     async def _beat(self) -> None:
         before: dict[str, tuple[float, int]] = {}
         while not self.should_stop:
+            self._tell_of_partitions()
             try:
                 beat = orjson.dumps(self._heartbeat(before))
                 await self.redis.set(self._beat_key(), beat, ex=HEARTBEAT_EXPIRY_SECONDS)
-                await self._commit_offsets()
             except AWAY as error:
                 log.debug("no heartbeat: %s", error)
             await self.sleep(
                 HEARTBEAT_SECONDS if any(lane.ownership.partitions for lane in self.lanes.values()) else 0.2
             )
+
+    def _tell_of_partitions(self) -> None:
+        """Say which partitions each lane has whenever these change."""
+        for name, lane in self.lanes.items():
+            if (now := lane.ownership.partitions) != self._had.get(name, []):
+                self._had[name] = now
+                log.info("%s lane has the partitions %s", name, ", ".join(map(str, now)) or "(none)")
 
     def _beat_key(self) -> str:
         lanes = self.settings.lanes
@@ -196,10 +205,13 @@ class Lanes(Service):
         at = to_text(time.time_ns() // 1000 // SECOND * SECOND)
         return {"instance": self.instance, "version": self.settings.lanes.version, "at": at, "lanes": lanes}
 
+    @Service.task
     async def _commit_offsets(self) -> None:
-        """Tell Kafka too where the lanes stand, so that ordinary lag tools work."""
-        for lane in self.lanes.values():
-            await lane.commit_offsets()
+        """Tell Kafka too where the lanes stand, so that ordinary lag tools work; this waits while Kafka is away."""
+        while not self.should_stop:
+            await self.sleep(HEARTBEAT_SECONDS)
+            for lane in self.lanes.values():
+                await lane.commit_offsets()
 
 
 class _App(faust.App):
@@ -228,6 +240,6 @@ def create_app(settings: Settings) -> faust.App:
 
 def run_worker(settings: Settings) -> None:
     """Run a worker until it is told to stop (SIGINT, SIGTERM). Raises BadInput when settings keep it out."""
+    logs.set_up(settings)
     asyncio.run(until_reached(settings))
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    faust.Worker(create_app(settings), loglevel="INFO").execute_from_commandline()
+    hosting.run(create_app(settings))

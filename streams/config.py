@@ -132,6 +132,11 @@ def redis_client(settings: Settings, **options: Any) -> Any:
         raise BadInput("redis.url", expected, without_password(url)) from error
 
 
+def addresses(settings: Settings) -> tuple[str, str]:
+    """Where Kafka and Redis are, for people to read."""
+    return settings.kafka.bootstrap, without_password(settings.redis.url)
+
+
 def without_password(url: str) -> str:
     """A URL of Redis that can be shown."""
     parts = urlsplit(url)

@@ -14,7 +14,6 @@ import os
 from typing import Any
 
 import faust
-import uvloop
 from mode import Service
 
 from models.alerts import decode_alert
@@ -25,7 +24,7 @@ from models.lanes import Refusal
 from models.money import Rates
 from models.posting import Parcel, Source, is_forgotten, month_of, parcels
 from models.settings import Settings
-from streams import config
+from streams import config, hosting, logs
 from streams.couriers import Couriers, now
 from streams.dead_letters import dead_letter
 from streams.delivery_tables import DeliveryTables, Record
@@ -190,6 +189,8 @@ async def _prepare(settings: Settings) -> None:
 
 def run(settings: Settings) -> None:
     """Deliver until told to stop (SIGINT, SIGTERM)."""
+    logs.set_up(settings)
     asyncio.run(_prepare(settings))
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    faust.Worker(create_app(settings), loglevel="INFO").execute_from_commandline()
+    to = ", ".join(settings.destinations) or "nobody: the settings have no destinations"
+    log.info("alerts of Kafka at %s, by way of Redis at %s, go to %s", *config.addresses(settings), to)
+    hosting.run(create_app(settings))

@@ -111,7 +111,9 @@ class Intake:
                     await self._send(producer, record, delivery)
                 if error := await delivery.done:
                     raise error
-        except (TimeoutError, KafkaError) as error:
+        except TimeoutError as error:
+            raise Unavailable(f"Kafka has not acknowledged within {ACKNOWLEDGE_SECONDS:g} s") from error
+        except KafkaError as error:
             raise Unavailable(f"Kafka has not acknowledged: {error!r}") from error
         finally:
             self._forget_unsent(delivery)
@@ -200,7 +202,7 @@ class Intake:
         try:
             await producer.start()
         except Exception as error:  # whatever it is, the door stays open and tries again
-            log.warning("Kafka is away: %r", error)
+            log.warning("Kafka is away: %s", error)
             await _retire(producer)
             return None
         return producer

@@ -67,12 +67,14 @@ async def until_it_works(step: Callable[[], Awaitable[T]], is_ending: Callable[[
 
     None when all ends before.
     """
-    pause = FIRST_PAUSE_SECONDS
+    pause, told = FIRST_PAUSE_SECONDS, ""
     while not is_ending():
         try:
             return await step()
         except (Unavailable, *AWAY) as error:
-            log.warning("waiting for the servers: %s", error)
+            if (why := str(error)) != told:
+                log.warning("waiting: %s", why)
+                told = why
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
     return None

@@ -2,7 +2,7 @@
 
 /v1/…, /beacon/v1/…, /sourceConfig      streams.collector (bare ASGI, no middleware)
 GET /                                   the live page; /static/ its style and script
-GET /api/v1/reports/…                   the rows of `touchline report`, as JSON
+GET /api/v1/reports, …/reports/…        which reports there are; the rows of `touchline report`, as JSON
 GET /api/v1/models                      the attribution models
 GET /api/v1/live?models=A,B             server-sent events for the live page
 GET /healthz                            200 while Kafka and Redis answer, else 503
@@ -10,7 +10,6 @@ GET /metrics                            Prometheus
 """
 
 import asyncio
-import logging
 import signal
 import socket
 import threading
@@ -33,7 +32,7 @@ from starlette.types import Receive, Scope, Send
 from models.catalogue import every_model
 from models.errors import BadInput, NotYet, TouchlineError, Unavailable
 from models.settings import Settings
-from streams import config, versions
+from streams import config, logs, versions
 from streams.answers import problem, status_of, translated
 from streams.api import REPORTS, Report, asked_of, names_in, query_of
 from streams.collector import PREFIXES, Collector
@@ -210,7 +209,7 @@ class Server(uvicorn.Server):
 def main(settings: Settings) -> None:
     """`touchline web`: serve until a signal comes. Raises BadInput when settings keep it out of Kafka or Redis."""
     asyncio.run(check(settings))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.set_up(settings)
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         runner.run(serve(settings, on_ready=lambda address: print(f"touchline web: {address}", flush=True)))
 
@@ -273,16 +272,24 @@ async def _application(settings: Settings) -> AsyncIterator[tuple[Application, L
         await redis.aclose()
 
 
-async def _follow_rules(redis: Redis, configured: Settings, followers: Sequence[Site | Live | Collector]) -> None:
+async def _follow_rules(
+    redis: Redis,
+    configured: Settings,
+    followers: Sequence[Site | Live | Collector],
+) -> None:
     """Tell them the rules of the live version whenever these change; while Redis is away the last ones hold."""
     told = configured
     while True:
-        with suppress(Unavailable), translated():
-            now = await versions.in_force(redis, configured)
-            if now != told:
-                for each in followers:
-                    each.follow(now)
-                told = now
+        try:
+            with translated():
+                now = await versions.in_force(redis, configured)
+        except Unavailable:
+            logs.suspect()
+            now = told
+        if now != told:
+            for each in followers:
+                each.follow(now)
+            told = now
         await asyncio.sleep(RULES_POLL_SECONDS)
 
 
@@ -329,7 +336,8 @@ async def _explain(request: Request, error: Exception) -> Response:
 
 async def _explain_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    words = f"nothing is at {request.url.path}" if error.status_code == 404 else error.detail
+    path = request.url.path
+    words = {404: f"nothing is at {path}", 405: f"{path} takes GET alone"}.get(error.status_code, error.detail)
     return Response(problem(error.status_code, words), error.status_code, error.headers, "application/json")
 
 
