@@ -18,7 +18,7 @@ from models.posting import headers_of_test, receivers_of_test
 from models.settings import Settings
 from models.times import to_text
 from streams import config, kafka_clients
-from streams.commands import in_style, on_tables, quiet_clients, within
+from streams.commands import Group, in_style, on_tables, quiet_clients, within
 from streams.printing import Style, show
 from streams.topics import ALERTS, DELIVERIES, full_name
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TEST_SECONDS = 20.0
 
 
-@click.group()
+@click.group(cls=Group)
 def alerts() -> None:
     """Test destinations, see what waits, turn one on again."""
 
@@ -57,7 +57,8 @@ def test(route: str | None, destination: str | None, timeout: float, style: Styl
 @in_style
 def destinations(style: Style) -> None:
     """List the destinations: what waits for each, and whether it is off."""
-    show(on_tables(_destinations), style, ("destination", "kind", "routes", "waiting", "next_at", "off"))
+    columns = ("destination", "kind", "routes", "waiting", "next_at", "off")
+    show(on_tables(_destinations), style, columns, nothing="(none: the settings have no destinations)")
 
 
 @alerts.command(name="on")

@@ -1,6 +1,7 @@
 """The reports over HTTP: which parameters each takes, and the function that answers.
 
 GET /api/v1/reports/<report>?…      the rows or document of `touchline report …`, as JSON
+GET /api/v1/reports                 which reports there are, with their parameters
 GET /api/v1/models                  those of `touchline models`
 """
 
@@ -14,7 +15,7 @@ from models.catalogue import described
 from models.errors import BadInput, misfit
 from models.filters import parse_where
 from models.settings import Settings
-from streams import outlook, pipeline, reports, side_by_side
+from streams import outlook, pipeline, refusals, reports, side_by_side
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 
@@ -112,6 +113,12 @@ class WarmthQuery(AlertsQuery, frozen=True, kw_only=True):
     state: str | None = None
 
 
+class LimitQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most so many."""
+
+    limit: int = refusals.MOST
+
+
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A route without parameters."""
 
@@ -138,8 +145,20 @@ async def list_models(redis: Any, settings: Settings) -> Any:
     return [each._asdict() for each in described(settings)]
 
 
+async def list_reports(redis: Any, settings: Settings) -> Any:
+    """Rows {path, parameters} of all there is to ask for."""
+    return [
+        {"path": f"/api/v1/{each.path.replace(':path', '')}", "parameters": _parameters(each.asks)} for each in REPORTS
+    ]
+
+
+def _parameters(shape: type[msgspec.Struct]) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(shape)]
+
+
 REPORTS = (
     Report("models", NoQuery, list_models),
+    Report("reports", NoQuery, list_reports),
     Report("reports/credits", CreditsQuery, reports.credits),
     Report("reports/compare", CompareQuery, compare),
     Report("reports/sourced", SourcedQuery, reports.sourced),
@@ -162,6 +181,7 @@ REPORTS = (
     Report("reports/shared", NoQuery, reports.shared),
     Report("reports/waiting", NoQuery, reports.waiting),
     Report("reports/lanes", NoQuery, reports.lanes),
+    Report("reports/dead-letters", LimitQuery, refusals.dead_letters),
 )
 
 

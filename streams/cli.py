@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import click
 
 from models.errors import BadInput, NotFound, TouchlineError, Unavailable
-from streams.commands import in_style, on_tables, progress_of, quiet_clients, within
+from streams.commands import Group, in_style, on_tables, progress_of, quiet_clients, within
 from streams.printing import Style, show
 
 EXIT_CODES: dict[type[TouchlineError], int] = {TouchlineError: 1, BadInput: 2, NotFound: 3, Unavailable: 4}
@@ -125,7 +125,7 @@ def main() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON when all is up.")
 def dev(data: Path, as_json: bool) -> None:
-    """Run everything on this machine: Kafka, Redis, a worker, the web."""
+    """Run everything on this machine: Kafka, Redis, worker, web, deliver."""
     from streams import dev as role
 
     role.run(data, as_json=as_json)
@@ -190,7 +190,7 @@ def models(style: Style) -> None:
     show([each._asdict() for each in described(config.load())], style)
 
 
-@main.group(invoke_without_command=True)
+@main.group(cls=Group, invoke_without_command=True)
 @in_style
 @click.pass_context
 def settings(ctx: click.Context, style: Style) -> None:

@@ -138,6 +138,8 @@ class Collector:
             return _SUCCESS
         if method == "OPTIONS":
             return _PREFLIGHT
+        if method == "GET" and path in CALLS:
+            raise NotFound(f"{path} takes POST")
         if method == "GET":
             return Answer(200, self._description(path, scope), _DESCRIPTION_HEADERS)
         raise NotFound(f"nothing takes {method} {scope['path']}")

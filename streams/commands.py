@@ -35,6 +35,16 @@ filtered = click.option(
 )
 
 
+class Group(click.Group):
+    """A group whose commands are listed with their whole first sentence, wrapped where it is long."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(200)) for name, each in commands if each])
+
+
 def in_order(*options: Option) -> Option:
     """All of these options as one, listed in this order."""
 

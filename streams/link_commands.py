@@ -9,7 +9,7 @@ import click
 from models.errors import TouchlineError
 from models.settings import Settings
 from streams import links
-from streams.commands import in_order, in_style, on_tables
+from streams.commands import Group, in_order, in_style, on_tables
 from streams.links import Said
 from streams.printing import Style, show
 from streams.waiting import until_caught_up
@@ -17,7 +17,7 @@ from streams.waiting import until_caught_up
 WAIT_SECONDS = 300.0
 
 
-@click.group()
+@click.group(cls=Group)
 def link() -> None:
     """Merge people or accounts, or attach a person to an account.
 
@@ -26,7 +26,7 @@ def link() -> None:
     """
 
 
-@click.group()
+@click.group(cls=Group)
 def unlink() -> None:
     """Withdraw a link between people, of a person to an account, or between accounts."""
 

@@ -232,7 +232,7 @@ def _encode(fact: dict[str, Any]) -> bytes:
 
 
 @click.command("load")
-@click.argument("topic", type=click.Choice(facts.FACT_TOPICS))
+@click.argument("topic", type=click.Choice(facts.FACT_TOPICS), metavar="TOPIC")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--map", "map_file", metavar="MAP.toml", help="Which facts a row means.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when a row is refused.")
@@ -242,6 +242,8 @@ def load_command(topic: str, files: tuple[str, ...], map_file: str | None, stric
 
     Without a map, JSON lines are facts as they are, and CSV columns are their fields. Rows that
     are no valid facts are refused, told by reason and line, and left out.
+
+    TOPIC is one of the topics of facts that `touchline topics` lists.
     """
     loaded = asyncio.run(_load_with_progress(config.load(), topic, files, map_file))
     _print(loaded, style)

@@ -9,19 +9,19 @@ from models.attribution import BUILT_IN, MARKOV
 from models.conversions import DIMENSIONS
 from models.errors import BadInput
 from streams import earned, pipeline_commands, reports
-from streams.commands import Option, filtered, in_order, in_periods, in_style, on_tables
+from streams.commands import Group, Option, filtered, in_order, in_periods, in_style, on_tables
 from streams.committee_commands import account, person
 from streams.journeys import Document
-from streams.printing import Row, Style, money, show
+from streams.printing import Row, Style, money, show, titled
 from streams.warmth_commands import alerts, warmth
 
 NO_VALUE = "(none)"
 USUAL_MODELS = "first_touch,last_touch,linear,u_shaped,w_shaped,time_decay"
 _MODELS = f"{', '.join((*BUILT_IN, MARKOV))}, and those of the settings (`touchline models`)."
-_CONVERSIONS = "lead, opportunity, won, stage:NAME of a configured stage."
+_CONVERSIONS = "lead, opportunity, won, open (the open deals), stage:NAME of a configured stage."
 
 
-@click.group()
+@click.group(cls=Group)
 def report() -> None:
     """Ask the totals.
 
@@ -53,7 +53,7 @@ _asks = in_order(
 @_by(required=True)
 @_asks
 def credits(model: str, by: str, style: Style, **asked: Any) -> None:
-    """Which values of a dimension earned what, under one model."""
+    """Which channels, campaigns, teams … earned what, under one model."""
     rows = on_tables(lambda redis, settings: reports.credits(redis, settings, model=model, by=by, **asked))
     columns = ("period", by, "count", "amount", "currency")
     show(rows, style, columns, millionths=True, missing=NO_VALUE)
@@ -65,7 +65,7 @@ def credits(model: str, by: str, style: Style, **asked: Any) -> None:
 @_by(required=True)
 @_asks
 def compare(models: str, versions: str | None, by: str, style: Style, **asked: Any) -> None:
-    """The same under several models side by side, or under two versions of the settings."""
+    """What channels, campaigns … earned under several models side by side, or two versions of the settings."""
     names = [name.strip() for name in models.split(",") if name.strip()]
     if versions:
         _compare_versions(versions, names, by, style, asked)
@@ -157,7 +157,8 @@ def _print_deal(document: Document, models: Sequence[str]) -> None:
     found = document["deal"]
     worth = "no amount" if found["amount"] is None else _worth(found["amount"], found["currency"])
     click.echo(f"{found['id']}: {found['name'] or NO_VALUE}, {found['state']}, {found['stage'] or 'no stage'}, {worth}")
-    click.echo(f"account {found['account'] or 'not known yet'}, owner {found['owner'] or NO_VALUE}")
+    account = titled(found["account"], found["account_name"]) if found["account"] else "not known yet"
+    click.echo(f"account {account}, owner {found['owner'] or NO_VALUE}")
     for conversion in document["conversions"]:
         waits = f", waits for {conversion['waits_for']}" if "waits_for" in conversion else ""
         worth = "" if waits else f", {_worth(conversion['amount'], conversion['currency'])}"
@@ -210,7 +211,7 @@ def journey(account: str, style: Style) -> None:
 def _print_journey(document: Document) -> None:
     if document["merged_from"]:
         click.echo(f"{document['merged_from']} was merged into {document['account']}.")
-    click.echo(f"{document['account']}: {len(document['touches'])} touches")
+    click.echo(f"{titled(document['account'], document['name'])}: {len(document['touches'])} touches")
     for title, rows, names in (
         ("people", document["people"], ("person", "role", "lead_at")),
         ("deals", document["deals"], ("id", "name", "state", "stage", "amount", "currency", "created_at")),
@@ -265,15 +266,37 @@ def waiting(style: Style) -> None:
     show(on_tables(reports.waiting), style, ("kind", "deal", "refund", "reason"))
 
 
+@report.command("dead-letters")
+@click.option("--limit", default=20, show_default=True, help="At most so many.")
+@in_style
+def dead_letters(limit: int, style: Style) -> None:
+    """What was refused lately, and why; JSON and CSV have the originals."""
+    from streams import refusals  # Kafka's client is slow to import
+
+    letters = on_tables(lambda redis, settings: refusals.dead_letters(redis, settings, limit=limit))
+    rows = map(_letter_line, letters) if style == "table" else letters
+    show(list(rows), style, ("at", "topic", "partition", "offset"))
+
+
+def _letter_line(letter: Row) -> Row:
+    """A letter on one line: which record it was, and what did not fit."""
+    record = f"{letter['topic']}:{letter['partition']}:{letter['offset']}"
+    return {"at": letter["at"], "record": record, **{name: letter[name] for name in ("where", "expected", "got")}}
+
+
 @report.command()
 @click.option("--partitions", is_flag=True, help="A row for each partition.")
 @in_style
 def lanes(partitions: bool, style: Style) -> None:
     """How far the lanes are, what lags, and how fast they go."""
     rows = on_tables(lambda redis, settings: reports.lanes(redis, settings, partitions))
+    if not any(row["workers"] for row in rows):
+        click.echo("No worker is running.", err=True)
+    if any(row["lag"] is None for row in rows):
+        click.echo("Kafka does not answer: how much there is to read is not known.", err=True)
     if style == "table":
         rows = [{name: value for name, value in row.items() if name != "topics"} for row in rows]
-    show(rows, style)
+    show(rows, style, missing="?")
 
 
 for _command in (

@@ -208,6 +208,16 @@ def test_a_letter_says_where_the_record_lies(place: Place, letters: dict[tuple[s
         assert letter["id"] == f"page-views:{letter['partition']}:{letter['offset']}"
 
 
+def test_the_newest_letters_are_reported_with_what_did_not_fit(place: Place) -> None:
+    rows = place.rows("report", "dead-letters", "--limit", "5")
+    every = place.rows("report", "dead-letters", "--limit", str(10 * len(BAD)))
+
+    assert [row["at"] for row in rows] == sorted((row["at"] for row in every), reverse=True)[:5]
+    assert {(row["topic"], original(row)) for row in every} == {(bad.topic, bad.value) for bad in BAD}
+    assert rows[0]["expected"] in place.run("report", "dead-letters").stdout
+    assert "limit: expected a number from 1" in place.run("report", "dead-letters", "--limit", "0", code=2).stderr
+
+
 def test_all_good_facts_before_and_after_and_in_wrong_partitions_are_counted(place: Place) -> None:
     people = 2 * len(BAD) + 10
 

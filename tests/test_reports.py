@@ -444,11 +444,10 @@ def test_a_filter_is_asked_of_the_live_totals_and_follows_them(story: Place) -> 
         rows = story.rows("report", "credits", "--model", "linear", "--by", "channel", *options)
         return sum(row["amount"] for row in rows)
 
-    assert (won("industry=(none)"), won("country=(none)"), won("country=se")) == (90_000, 90_000, 0)
     story.produce([account("acme.com", "2026-05-04T00:00:00Z", "a2", attributes={"industry": "SaaS", "country": "SE"})])
     story.run("wait", "--timeout", "60")
 
-    assert (won("industry=saas"), won("industry=(none)")) == (90_000, 0)
+    assert (won("industry=saas"), won("industry=(none)"), won("industry=nobodys")) == (90_000, 0, 0)
     assert (won("country=se"), won("country=se", "industry=saas"), won("country=(none)")) == (90_000, 90_000, 0)
     assert {"attribute": "country", "value": "se", "accounts": 1} in story.rows("report", "attributes")
     story.produce([recorded("late", "2026-04-07T00:00:00Z", "bob@acme.org", "chat")])
@@ -459,6 +458,51 @@ def test_a_filter_is_asked_of_the_live_totals_and_follows_them(story: Place) -> 
     )
     assert scanned == whole
     assert "chat" in {row["kind"] for row in whole}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "credits --model markov --by channel",
+        "compare --models linear --by team",
+        "sourced",
+        "pipeline",
+        "pipeline --by channel",
+        "pipeline --day 2026-04-15",
+        "forecast",
+        "forecast --chances",
+        "forecast --backtest",
+        "velocity",
+        "funnel",
+        "warmth",
+        "alerts",
+    ],
+)
+def test_an_attribute_that_no_account_has_is_refused_with_those_there_are(story: Place, report: str) -> None:
+    story.produce([account("acme.com", "2026-05-04T00:00:00Z", "a2", attributes={"industry": "SaaS", "country": "SE"})])
+    story.run("wait", "--timeout", "60")
+
+    for misspelt in ("idustry=saas", "idustry=(none)"):
+        refused = story.run("report", *report.split(), "--where", "country=SE", "--where", misspelt, code=2)
+
+        assert "where: expected an attribute of the accounts (country, industry), got idustry" in refused.stderr
+
+
+def test_accounts_are_called_by_their_names(story: Place) -> None:
+    story.produce([account("acme.com", "2026-05-05T00:00:00Z", "a3", name="Acme")])
+    story.run("wait", "--timeout", "60")
+
+    warm = {row["account"]: row["name"] for row in story.rows("report", "warmth")["accounts"]}
+    assert warm["acme.com"] == "Acme"
+    assert story.rows("report", "warmth", "acme.com")["name"] == "Acme"
+    assert story.rows("report", "deal", "D1")["deal"]["account_name"] == "Acme"
+    for asked in (("warmth", "acme.com"), ("journey", "acme.com"), ("account", "acme.com"), ("deal", "D1")):
+        assert "Acme (acme.com)" in story.run("report", *asked).stdout
+    assert json.loads(story.run("audit", "--format", "json").stdout)["clean"]
+    story.produce([account("acme.com", "2026-05-06T00:00:00Z", "a4", name=None)])
+    story.run("wait", "--timeout", "60")
+    assert {row["name"] for row in story.rows("report", "warmth")["accounts"]} == {None}
+    assert json.loads(story.run("audit", "--format", "json").stdout)["clean"]
 
 
 def test_a_table_of_a_deal_shows_a_few_models_or_those_asked_for(story: Place) -> None:
