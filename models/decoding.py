@@ -270,14 +270,14 @@ def _read_deal(raw: RawDeal, value: bytes, at: int, settings: Settings) -> DealC
 
 
 def _roles(value: list[Scalar | RawDealContact] | None | UnsetType, settings: Settings) -> tuple[tuple[str, str], ...]:
-    """The role of each contact that has one, the first where a person is named twice."""
-    entries = value if isinstance(value, list) else ()
-    named = [
-        (person_id(entry.person, settings), _lower(entry.role))
-        for entry in entries
-        if isinstance(entry, RawDealContact)
-    ]
-    return tuple({person: role for person, role in reversed(named) if person and role}.items())
+    """The role of each contact that has one, in order; the first where a person is named twice."""
+    roles: dict[str, str] = {}
+    for entry in value if isinstance(value, list) else ():
+        if isinstance(entry, RawDealContact):
+            person, role = person_id(entry.person, settings), _lower(entry.role)
+            if person and role:
+                roles.setdefault(person, role)
+    return tuple(roles.items())
 
 
 def _contacts(

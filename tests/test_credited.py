@@ -129,6 +129,18 @@ def test_a_contact_is_meant_by_any_id_merged_into_the_person():
     assert earned(books_of(law, facts), law, "won", "by_role") == {"ann": 300, "bob": 100}
 
 
+def test_of_several_roles_of_one_person_in_a_deal_the_first_holds():
+    law = rules(models=ROLES)
+    people = [{"person": "u1", "role": "champion"}, {"person": "ann@acme.com", "role": "nobody"}]
+    facts = [
+        call(ONE, "ann@acme.com", channel="ann"),
+        identify(ONE, "ann@acme.com", userId="u1"),
+        deal(FOUR, account="acme.com", contacts=people, amount=4, stage="closed_won"),
+    ]
+
+    assert earned(books_of(law, facts), law, "won", "by_role") == {"ann": 400}
+
+
 def test_a_role_that_is_withdrawn_or_changed_restates_the_credits():
     law = rules(models=ROLES)
     facts = [
