@@ -23,6 +23,9 @@ NONE = "(none)"
 ATTRIBUTES = "attributes"
 """Table of counts: label → how many accounts carry it."""
 
+USUAL = frozenset(("industry", "size", "country", "owner", "segment"))
+"""Attributes that may be asked for where no account has them yet; a name of another kind is taken for a slip."""
+
 Labels = frozenset[str]
 NO_LABELS: Labels = frozenset()
 

@@ -24,7 +24,7 @@ from models.accounts import Account
 from models.cells import Cells
 from models.counts import Count, Counts, Numbers, add_counts, plus
 from models.errors import BadInput, NotYet
-from models.filters import ATTRIBUTES, Condition, Labels, Where, parts_of, under
+from models.filters import ATTRIBUTES, USUAL, Condition, Labels, Where, parts_of, under
 from models.flows import ALL_TIME, Period
 from models.hashes import cell_field
 from models.partitions import partition_of
@@ -183,15 +183,17 @@ async def _counts_of(
 
 
 async def check_attributes(redis: Any, settings: Settings, where: Where) -> None:
-    """Raise BadInput for a condition on an attribute that no account carries; that none has the value is an answer."""
-    doubtful = [each.attribute for each in where if not await _is_carried(redis, settings, each)]
+    """Raise BadInput for a condition on an attribute that nobody knows; that no account has the value is an answer."""
+    known = USUAL.union(settings.filters)
+    doubtful = [
+        each.attribute for each in where if each.attribute not in known and not await _is_carried(redis, settings, each)
+    ]
     if doubtful:
         labels = (await read_counts(redis, settings, [ATTRIBUTES]))[ATTRIBUTES]
-        known = sorted({parts_of(label)[0] for label in labels})
-        expected = f"an attribute of the accounts ({', '.join(known) or 'none has any yet'})"
+        known |= {parts_of(label)[0] for label in labels}
         for attribute in doubtful:
             if attribute not in known:
-                raise BadInput("where", expected, attribute)
+                raise BadInput("where", f"an attribute of the accounts ({', '.join(sorted(known))})", attribute)
 
 
 async def _is_carried(redis: Any, settings: Settings, condition: Condition) -> bool:

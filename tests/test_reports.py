@@ -478,14 +478,23 @@ def test_a_filter_is_asked_of_the_live_totals_and_follows_them(story: Place) -> 
         "alerts",
     ],
 )
-def test_an_attribute_that_no_account_has_is_refused_with_those_there_are(story: Place, report: str) -> None:
+def test_an_attribute_that_nobody_knows_is_refused_with_those_there_are(story: Place, report: str) -> None:
     story.produce([account("acme.com", "2026-05-04T00:00:00Z", "a2", attributes={"industry": "SaaS", "country": "SE"})])
     story.run("wait", "--timeout", "60")
+
+    known = "country, industry, owner, segment, size"
 
     for misspelt in ("idustry=saas", "idustry=(none)"):
         refused = story.run("report", *report.split(), "--where", "country=SE", "--where", misspelt, code=2)
 
-        assert "where: expected an attribute of the accounts (country, industry), got idustry" in refused.stderr
+        assert f"where: expected an attribute of the accounts ({known}), got idustry" in refused.stderr
+
+
+def test_a_usual_attribute_may_be_asked_for_though_no_account_has_it(story: Place) -> None:
+    asked = ("report", "credits", "--model", "linear", "--by", "channel")
+
+    assert story.rows(*asked, "--where", "segment=(none)", "--where", "owner=(none)") == story.rows(*asked)
+    assert story.rows(*asked, "--where", "segment=enterprise") == []
 
 
 def test_accounts_are_called_by_their_names(story: Place) -> None:
